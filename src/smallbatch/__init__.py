@@ -1,0 +1,1 @@
+"""Train image diffusion models well on little compute."""

@@ -1,0 +1,69 @@
+"""Checkpoints that survive a crash at any moment, and the run's weights in a form that anyone can load."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from smallbatch.callbacks.cadence import ImagesCallback
+from smallbatch.files import replacing
+from smallbatch.module import DiffusionModule
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Writes beside the target and then takes its name; the checkpoint before it stays as previous.ckpt."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+        path = Path(path)
+        with replacing(path) as partial:
+            torch.save(checkpoint, partial)
+            if path.exists():
+                with replacing(path.with_name(PREVIOUS)) as older:
+                    os.link(path, older)
+
+    def load_checkpoint(
+        self, path: str, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=True)
+
+    def remove_checkpoint(self, path: str) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class Checkpoint(ImagesCallback):
+    """Saves all that resuming needs, and then the weights by `export(trainer, module)` on rank 0.
+
+    Comes last among the callbacks: whatever they did at this step is in the checkpoint.
+    """
+
+    def __init__(self, export: Callable[[L.Trainer, DiffusionModule], None], every_images: int | None):
+        super().__init__(every_images)
+        self.export = export
+
+    def due(self, module: DiffusionModule) -> bool:
+        return super().due(module) or module.interrupted
+
+    def on_due(self, trainer: L.Trainer, module: DiffusionModule) -> None:
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / LAST)
+        if trainer.is_global_zero:
+            self.export(trainer, module)
+
+
+def last_good(folder: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint in `folder` that loads whole."""
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a truncated file fails in many ways
+            warn(f"{path} cannot be read ({type(error).__name__}): falling back to the one before")
+        else:
+            return path
+    return None

@@ -1,0 +1,48 @@
+"""Turns a Hydra error into one line with the nearest names."""
+
+import difflib
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+
+def explain(error: Exception, conf: Path, command: str, words: list[str]) -> str:
+    """The first word that the configuration does not know, with its neighbours; else the error's first line."""
+    overrides = [word.lstrip("+~").split("=", 1) for word in words if "=" in word and not word.startswith("-")]
+    groups = {str(folder.relative_to(conf)): sorted(f.stem for f in folder.glob("*.yaml")) for folder in folders(conf)}
+    for name, value in overrides:
+        for choice in value.split(",") if name in groups else ():
+            if choice not in groups[name] and choice != "null":
+                return f"{name}={choice} is not known; {nearest(choice, groups[name])}"
+    keys = known_keys(conf, command, [f"{name}={value}" for name, value in overrides if name in groups])
+    for name, _ in overrides:
+        if name not in keys and name not in groups and not name.startswith("hydra"):
+            return f"there is no setting {name}; {nearest(name, [*keys, *groups])}"
+    return str(error).strip().splitlines()[0]
+
+
+def folders(conf: Path) -> list[Path]:
+    return sorted({file.parent for file in conf.rglob("*.yaml")} - {conf})
+
+
+def nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
+
+
+def known_keys(conf: Path, command: str, choices: list[str]) -> list[str]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        return list(flat(compose(command, [choice for choice in choices if "," not in choice])))
+
+
+def flat(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in config:
+        keys.append(f"{prefix}{key}")
+        node = config._get_node(key)
+        if OmegaConf.is_dict(node) and not node._is_none() and not node._is_missing() and not node._is_interpolation():
+            keys += flat(node, f"{prefix}{key}.")
+    return keys

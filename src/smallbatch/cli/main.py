@@ -1,0 +1,80 @@
+"""The command line: `smallbatch COMMAND key=value ...`. Hydra reads the words after the command."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from smallbatch.cli.hints import explain
+from smallbatch.errors import UserError
+
+HELP = """smallbatch - train image diffusion models well on little compute
+
+  smallbatch quickstart                                   digits in about two minutes on a CPU, with pictures
+  smallbatch train experiment=digits seed=0               train; the same command again resumes a stopped run
+  smallbatch train experiment=digits dry_run=true         what it would cost, without training
+  smallbatch train -m prediction=eps,x0,v timesteps=uniform,stratified seed=0,1,2      a sweep
+  smallbatch sample run=runs/digits/ID n=100 guidance=1.5 out=samples.npz
+
+Every command explains its own settings: smallbatch train --help, smallbatch sample --help
+"""
+
+COMMANDS = ("train", "sample", "quickstart")
+
+
+def main() -> None:
+    argv = sys.argv[:]
+    command = argv[1] if len(argv) > 1 else "--help"
+    if command in ("-h", "--help", "help"):
+        print(HELP)
+        return
+    try:
+        dispatch(command, argv)
+    except UserError as error:
+        sys.exit(f"smallbatch {command}: {error}")
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"smallbatch {command}: {explain(error, conf_dir(), command, argv[2:])}")
+
+
+def dispatch(command: str, argv: list[str]) -> None:
+    if command not in COMMANDS:
+        raise UserError(f"no such command; the commands are {', '.join(COMMANDS)}")
+    quiet()
+    run: Callable = import_module(f"smallbatch.cli.{command}").run
+    if command == "quickstart":
+        return run()
+
+    def job(config: DictConfig) -> float | None:
+        sys.argv = argv  # Lightning starts the other ranks with these words
+        return run(config)
+
+    sys.argv = [argv[0], *argv[2:]]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `main` instead of being printed
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+
+
+def conf_dir() -> Path:
+    """conf/ inside the installed package, or beside src/ in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parents[1] / "conf"
+
+
+def quiet() -> None:
+    """Hides what Lightning says of every run."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for nothing in (".*does not have many workers.*", ".*your dataloader is not resumable.*", ".*barrier.*device.*"):
+        warnings.filterwarnings("ignore", nothing)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What a run would cost, found on the meta device: nothing is allocated, nothing is trained."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from smallbatch.cli import runs
+from smallbatch.denoiser import Denoiser
+from smallbatch.errors import UserError
+from smallbatch.files import replacing
+from smallbatch.notation import Condition, ImageSpec
+
+
+def measure(denoiser: Denoiser) -> tuple[int, int]:
+    """What one image costs forward and backward, in FLOPs and in bytes of float32 activations kept.
+
+    FLOPs are 2 per multiply-add of convolutions and matrix products. `denoiser` lives on the meta device.
+    """
+    spec, network = denoiser.spec, denoiser.network
+    parameters = {p.untyped_storage()._cdata for p in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in parameters:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    x = torch.empty(1, spec.channels, spec.size, spec.size, device="meta")
+    label = torch.empty(1, dtype=torch.long, device="meta") if spec.classes else None
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with FlopCounterMode(display=False) as counter, hooks:
+        network(x, torch.empty(1, device="meta"), Condition(label)).sum().backward()
+    return counter.get_total_flops(), sum(kept.values())
+
+
+def count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def on_meta(denoiser: Callable[..., Denoiser], spec: ImageSpec) -> Denoiser:
+    with torch.device("meta"):
+        return denoiser(spec=spec)
+
+
+def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
+    data = objects["data"]
+    spec, problem = look(config, data)
+    denoiser = on_meta(objects["denoiser"], spec)
+    parameters, (flops, activations) = count(denoiser.network), measure(denoiser)
+    rows = config.batch // config.accumulation // max(int(config.devices), 1)
+    averages = len(config.ema.profiles) if config.ema else 0
+    images = config.budget.images
+    return {
+        "data": problem or f"{spec.channels}x{spec.size}x{spec.size}, {spec.classes or 'no'} classes",
+        "parameters": parameters,
+        "flops_per_image": flops,
+        "steps": math.ceil(images / config.batch) if images else None,
+        "images": images,
+        "minutes": config.budget.minutes,
+        "flops": flops * images if images else None,
+        "memory_bytes": parameters * 4 * (4 + averages) + activations * rows // (2 if config.precision == "bf16" else 1),
+        "run_folder": None if problem else str(runs.run_folder(config, data.fingerprint)),
+    }
+
+
+def look(config: DictConfig, data: Any) -> tuple[ImageSpec, str | None]:
+    """The data set's shape; where it cannot be read, what the configuration says of it, and the reason."""
+    try:
+        return data.spec, None
+    except UserError as error:
+        size = config.data.get("size") or 32
+        guess = ImageSpec(config.data.get("channels") or 3, size, config.data.get("classes") or 0)
+        return guess, f"{error} (planned with {guess.channels}x{size}x{size}, {guess.classes} classes)"
+
+
+def show(planned: dict[str, Any], out: str | None) -> None:
+    for name, value in planned.items():
+        if value is not None:
+            print(f"{name:16} {value if isinstance(value, str) else f'{value:,}'}")
+    if out:
+        with replacing(Path(out)) as partial:
+            partial.write_text(json.dumps(planned, indent=1) + "\n")

@@ -1,0 +1,149 @@
+"""`smallbatch train`: configuration -> objects -> a run folder."""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from smallbatch import pictures
+from smallbatch.callbacks.budget import Budget
+from smallbatch.callbacks.checkpoint import AtomicCheckpointIO, last_good
+from smallbatch.callbacks.record import MetricsFile, read, rewind
+from smallbatch.cli import plan, runs
+from smallbatch.data.stream import micro_batch
+from smallbatch.errors import UserError
+from smallbatch.files import replacing
+from smallbatch.module import DiffusionModule
+from smallbatch.randomness import key
+
+
+class Start(NamedTuple):
+    """Where a resumed run goes on."""
+
+    checkpoint: Path
+    images: int
+    seconds: float
+
+
+def run(config: DictConfig) -> None:
+    micro_batch(config.batch, config.devices, config.accumulation)
+    objects = instantiate(config.run, _convert_="all")
+    if config.dry_run:
+        return plan.show(plan.plan(config, objects), config.out)
+    folder = runs.run_folder(config, objects["data"].fingerprint)
+    local = open_folder(config, folder)
+    start = find_start(config.resume, folder, local, config.batch)
+    budget: Budget = objects["callbacks"]["budget"]
+    if start and budget.spent(start.images, start.seconds) >= 1:
+        return say(f"already trained: {folder}")
+    fit(config, objects, folder, local, start)
+    if budget.asked is not None:
+        say(f"stopped by a signal; the same command resumes {folder}")
+        sys.exit(128 + budget.asked)
+    finish(folder, local)
+
+
+def fit(config: DictConfig, objects: dict[str, Any], folder: Path, local: MetricsFile, start: Start | None) -> None:
+    data = objects["data"]
+    module = build(config, objects)
+    callbacks = objects["callbacks"]
+    flops, _ = plan.measure(plan.on_meta(objects["denoiser"], data.spec))
+    callbacks["speed"] = callbacks["speed"](flops_per_image=flops)
+    callbacks["checkpoint"] = callbacks["checkpoint"](export=exporter(config, folder, data, callbacks["ema"]))
+    trainer = objects["trainer"](
+        callbacks=[callback for callback in callbacks.values() if callback],
+        logger=[local, *mirrors(config, objects["logger"], folder)],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+    )
+    local.event(f"resumed at {start.images} images" if start else "started")
+    say(f"{'resuming' if start else 'training'} in {folder}")
+    trainer.fit(module, data, ckpt_path=start and start.checkpoint, weights_only=True)
+    local.event(f"{'interrupted' if module.interrupted else 'finished'} at {module.images} images")
+
+
+def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
+    """The module with its network initialised from the seed, laid out and compiled as asked."""
+    torch.manual_seed(key(config.seed, "initial weights"))
+    module = objects["module"](denoiser=objects["denoiser"](spec=objects["data"].spec))
+    network = module.denoiser.network
+    if config.channels_last:
+        network.to(memory_format=torch.channels_last)
+    if config.compile:
+        network.compile()
+    return module
+
+
+def exporter(config: DictConfig, folder: Path, data: L.LightningDataModule, ema: Any) -> Any:
+    """Writes model.safetensors and model.json: enough to sample without the training configuration."""
+    known = {
+        "denoiser": OmegaConf.to_container(config.run.denoiser, resolve=True),
+        "spec": data.spec._asdict(),
+        "class_names": data.class_names,
+        "data_fingerprint": data.fingerprint,
+        "ema": ema and ema.keep,
+    }
+
+    def export(trainer: L.Trainer, module: DiffusionModule) -> None:
+        runs.save(folder, module.denoiser, ema.weights() if ema else {}, known | {"images": module.images})
+
+    return export
+
+
+def mirrors(config: DictConfig, loggers: dict[str, Any], folder: Path) -> list[Any]:
+    """The other loggers, all under the run's own name, so that a resumed run goes on in the same record."""
+    made = [logger(save_dir=folder, version=folder.name) for logger in loggers.values()]
+    for logger in made:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    return made
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def open_folder(config: DictConfig, folder: Path) -> MetricsFile:
+    """The run folder, locked and described by rank 0."""
+    if rank_zero_only.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        runs.lock(folder)
+        with replacing(folder / "config.yaml") as partial:
+            OmegaConf.save(config, partial, resolve=True)
+    return MetricsFile(folder)
+
+
+def find_start(resume: str, folder: Path, local: MetricsFile, batch: int) -> Start | None:
+    """The newest whole checkpoint; the record is wound back to it."""
+    if resume not in ("auto", "never", "must"):
+        raise UserError(f"{resume=}: give auto, never or must")
+    path = last_good(folder / "checkpoints", warn=local.event)
+    if resume == "never" and path:
+        raise UserError(f"resume=never, but {folder} already holds a checkpoint; resume=auto goes on with it")
+    if resume == "must" and not path:
+        raise UserError(f"resume=must, but {folder} holds no checkpoint; resume=auto starts a new run")
+    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True) if path else {}
+    images = saved["global_step"] * batch if saved else 0
+    if rank_zero_only.rank == 0:
+        rewind(folder, images)
+    return Start(path, images, saved["callbacks"]["Budget"]["seconds"]) if saved else None
+
+
+@rank_zero_only
+def finish(folder: Path, local: MetricsFile) -> None:
+    """Draws the held-out error and says where to look."""
+    rows = [row for row in read(folder) if "logsnr" in row]
+    last = max(row["images"] for row in rows)
+    names = {"val/x0_mse": "x0", "val/eps_mse": "eps", "val/v_mse": "v"}
+    series: dict[str, dict[float, float]] = {label: {} for label in names.values()}
+    for row in rows:
+        if row["images"] == last and row["name"] in names:
+            series[names[row["name"]]][row["logsnr"]] = row["value"]
+    pictures.curves(series, folder / "loss_per_logsnr.png", "Held-out error per noise level")
+    for what in ("samples", "loss_per_logsnr.png", "metrics.jsonl", "model.safetensors"):
+        say(f"  {folder / what}")

@@ -1,0 +1,110 @@
+"""Image files by name, in a folder or in a zip that is never unpacked."""
+
+import os
+import threading
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from smallbatch.errors import UserError
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class Mark(NamedTuple):
+    """What tells two files apart; a zip lists it, so a folder and a zip of that folder agree."""
+
+    crc: int
+    size: int
+
+
+class Files(ABC):
+    """Names are relative to the root, with forward slashes."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @cached_property
+    @abstractmethod
+    def names(self) -> set[str]: ...
+
+    @abstractmethod
+    def read(self, name: str) -> bytes: ...
+
+    @abstractmethod
+    def mark(self, name: str) -> Mark: ...
+
+    @cached_property
+    def images(self) -> list[str]:
+        """Sorted, hence the same wherever the files lie."""
+        found = sorted(name for name in self.names if is_image(name))
+        if not found:
+            raise UserError(f"data.path={self.path} holds no images; looked for {' '.join(SUFFIXES)}")
+        return found
+
+
+class Folder(Files):
+    @cached_property
+    def names(self) -> set[str]:
+        walk = os.walk(self.path, followlinks=True)
+        return {Path(top, file).relative_to(self.path).as_posix() for top, _, files in walk for file in files}
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def mark(self, name: str) -> Mark:
+        """Costs a read: size and date alone would miss an edit or notice a copy."""
+        content = self.read(name)
+        return Mark(zlib.crc32(content), len(content))
+
+
+class Handle(threading.local):
+    """Opens the zip once in every thread that reads it."""
+
+    def __init__(self, path: Path):
+        self.zip = zipfile.ZipFile(path)
+
+
+class Zip(Files):
+    def __init__(self, path: Path):
+        super().__init__(path)
+        try:
+            self.handle = Handle(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(f"data.path={path} is not a whole zip: copy it again ({error})") from None
+
+    @cached_property
+    def names(self) -> set[str]:
+        names = {entry.filename for entry in self.handle.zip.infolist() if not entry.is_dir()}
+        for name in sorted(names):
+            if is_outside(name):
+                raise UserError(f"data.path={self.path} names {name!r}, outside the zip: pack it again")
+        return names
+
+    def read(self, name: str) -> bytes:
+        return self.handle.zip.read(name)
+
+    def mark(self, name: str) -> Mark:
+        entry = self.handle.zip.getinfo(name)
+        return Mark(entry.CRC, entry.file_size)
+
+
+def open_files(path: str) -> Files:
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise UserError(f"data.path={path} does not exist: give a folder or a zip of images")
+    return Folder(root) if root.is_dir() else Zip(root)
+
+
+def is_image(name: str) -> bool:
+    """By suffix; what the system hides (.thumbnails/, __MACOSX/) is left out."""
+    hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return name.lower().endswith(SUFFIXES) and not hidden
+
+
+def is_outside(name: str) -> bool:
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or path.parts[0].endswith(":")

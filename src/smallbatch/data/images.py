@@ -1,0 +1,14 @@
+"""Images as they are stored, 0..255, and as everything else sees them, -1..1."""
+
+import torch
+
+from smallbatch.notation import Image, Pixels
+
+
+def to_float(pixels: Pixels) -> Image:
+    return pixels.float() / 127.5 - 1
+
+
+def to_pixels(x: Image) -> Pixels:
+    """The inverse of `to_float`; what lies outside [-1, 1] is clamped."""
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

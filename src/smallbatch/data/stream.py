@@ -1,0 +1,78 @@
+"""The endless order of training rows, and the part of it that one rank's micro-batches see."""
+
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from itertools import count
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from smallbatch.errors import UserError
+from smallbatch.notation import Mask
+from smallbatch.randomness import Step, generator
+
+
+class Rows(NamedTuple):
+    """Which images, and which of them are mirrored."""
+
+    indices: Int[Tensor, " b"]
+    flips: Mask
+
+
+def one_epoch(seed: int, length: int, flip: bool, epoch: int) -> Rows:
+    order = torch.randperm(length, generator=generator(seed, "order", epoch))
+    coins = torch.rand(length, generator=generator(seed, "flips", epoch)) < 0.5 * flip
+    return Rows(order, coins)
+
+
+class Stream:
+    """Row j of the whole run is image perm(seed, j // N)[j % N]: each once an epoch, whatever the batch."""
+
+    def __init__(self, seed: int, length: int, flip: bool):
+        assert length > 0, f"{length=}"
+        self.length = length
+        self.epoch = lru_cache(maxsize=2)(partial(one_epoch, seed, length, flip))
+
+    def __getitem__(self, rows: range) -> Rows:
+        epochs = range(rows.start // self.length, -(-rows.stop // self.length))
+        parts = [self._within(epoch, rows) for epoch in epochs]
+        return Rows(*map(torch.cat, zip(*parts, strict=True)))
+
+    def _within(self, epoch: int, rows: range) -> Rows:
+        first = epoch * self.length
+        here = slice(max(rows.start - first, 0), rows.stop - first)
+        return Rows(*(column[here] for column in self.epoch(epoch)))
+
+
+def micro_batch(batch: int, ranks: int, micros: int) -> int:
+    """Rows of one micro-batch on one rank; `batch` counts the rows of a whole optimizer step."""
+    parts = ranks * micros
+    below = max(batch, 0) // parts * parts
+    if batch == below > 0:
+        return batch // parts
+    nearest = ", ".join(str(near) for near in (below, below + parts) if near > 0)
+    split = f"{ranks} {'process' if ranks == 1 else 'processes'} x {micros} micro-batch{'es' * (micros > 1)}"
+    raise UserError(f"batch={batch} does not divide over {split}; nearest: {nearest}")
+
+
+class Windows(Sampler[range]):
+    """Positions in the stream of one rank's micro-batches, from optimizer step `first_step` on, for ever."""
+
+    def __init__(self, batch: int, first_step: int = 0, rank: int = 0, ranks: int = 1, micros: int = 1):
+        self.rows = micro_batch(batch, ranks, micros)
+        self.batch, self.first_step = batch, first_step
+        self.rank, self.ranks, self.micros = rank, ranks, micros
+
+    def __iter__(self) -> Iterator[range]:
+        for index in count(self.first_step):
+            for micro in range(self.micros):
+                yield self._window(index, micro)
+
+    def _window(self, index: int, micro: int) -> range:
+        first = index * self.batch
+        step = Step(0, index, first, 0.0, self.rank, self.ranks, micro, self.micros)
+        within = step.rows(self.rows)
+        return range(first + within.start, first + within.stop)

@@ -1,0 +1,5 @@
+"""The one error a user is meant to see: a line that names the value and the fix, with no traceback."""
+
+
+class UserError(Exception):
+    """Raised before training starts wherever input is wrong; the command line prints its message and exits with 2."""

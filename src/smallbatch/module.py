@@ -1,0 +1,85 @@
+"""The Lightning face of a denoiser and its objective: one optimizer step, counted in images."""
+
+from collections.abc import Callable, Iterable
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from smallbatch.denoiser import Denoiser
+from smallbatch.learning_rates import LearningRate
+from smallbatch.notation import Batch
+from smallbatch.objective import Objective
+from smallbatch.randomness import Step, key
+from smallbatch.timesteps import Observed
+
+
+class DiffusionModule(L.LightningModule):
+    """`batch` counts the rows of an optimizer step over all ranks and micro-batches; gradients are clipped to `clip_norm`.
+
+    Callbacks read `images`, `window_ended`, `observed` and `grad_norm`; the budget sets `progress`, `seconds` and `interrupted`.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        objective: Objective,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        lr_schedule: LearningRate,
+        batch: int,
+        seed: int,
+        clip_norm: float = torch.inf,
+    ):
+        super().__init__()
+        self.denoiser, self.objective = denoiser, objective
+        self.optimizer, self.lr_schedule = optimizer, lr_schedule
+        self.batch, self.seed, self.clip_norm = batch, seed, clip_norm
+        self.progress = 0.0  # share of the budget spent
+        self.seconds = 0.0  # spent in training, over all resumptions
+        self.window_ended = False  # whether the last micro-batch completed an optimizer step
+        self.interrupted = False  # whether a signal asked training to stop after this step
+        self.grad_norm: Tensor = torch.tensor(0.0)
+        self.observed: Observed | None = None  # all rows of the last optimizer step
+        self._micro_batches: list[Observed] = []
+
+    @property
+    def images(self) -> int:
+        """Rows of all optimizer steps done."""
+        return self.global_step * self.batch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.window_ended = False
+        step = self.step(micro=len(self._micro_batches))
+        torch.manual_seed(key(self.seed, "dropout", step.index, step.micro, step.rank))  # layers that take no generator
+        loss = self.objective(self.denoiser, batch.x0, batch.condition, step)
+        self._micro_batches.append(loss.observed)
+        return loss.value
+
+    def step(self, micro: int = 0) -> Step:
+        t = self.trainer
+        where = dict(rank=t.global_rank, ranks=t.world_size, micro=micro, micros=t.accumulate_grad_batches)
+        return Step(self.seed, self.global_step, self.images, self.progress, **where)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        factor = self.lr_schedule(self.images + self.batch, self.progress)
+        for group in optimizer.param_groups:
+            group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
+        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters(), self.clip_norm, foreach=True).detach()
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Optimizer, closure: Callable) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
+        self.observed = self._all_rows()
+        self.objective.observe(self.observed)
+        self.window_ended = True
+
+    def _all_rows(self) -> Observed:
+        """The step's rows of every rank and micro-batch in global order; empties the list."""
+        fields = [None if f[0] is None else torch.stack(f) for f in zip(*self._micro_batches, strict=True)]
+        self._micro_batches.clear()
+        if self.trainer.world_size > 1:  # (ranks, micros, rows, ...) -> micros first
+            fields = [None if f is None else self.all_gather(f).transpose(0, 1).flatten(0, 1) for f in fields]
+        return Observed(*(None if f is None else f.flatten(0, 1) for f in fields))
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.optimizer(p for p in self.parameters() if p.requires_grad)

@@ -1,0 +1,91 @@
+"""The vocabulary every other file speaks.
+
+Axes: b rows of a micro-batch, c channels, h height, w width, k prediction heads, m loss terms, n tokens, d features.
+Images are float in [-1, 1]. Time runs from 0 (data) to 1 (noise). x_t = alpha * x0 + sigma * eps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from torch import Tensor
+
+Image = Float[Tensor, "b c h w"]
+Pixels = UInt8[Tensor, "b c h w"]  # an image as stored: 0..255
+Output = Float[Tensor, "b maps h w"]  # what a network returns: `outputs` maps of c channels each
+Time = Float[Tensor, " b"]
+PerImage = Float[Tensor, " b"]
+PerTerm = Float[Tensor, "b m"]
+Coefficient = Float[Tensor, "b 1 1 1"]
+Labels = Int[Tensor, " b"]
+Mask = Bool[Tensor, " b"]
+Keep = Int[Tensor, "b kept"]  # indices of the patches a network sees
+Seen = Float[Tensor, "b 1 h w"]  # 1 where the network saw the pixel
+
+
+class ImageSpec(NamedTuple):
+    """What a network must know of a data set: square images, and 0 classes where they carry no label."""
+
+    channels: int
+    size: int
+    classes: int
+
+
+class Text(NamedTuple):
+    """Token ids (b, n) for a text encoder inside the network, or frozen features (b, n, d); mask is 1 on real tokens."""
+
+    value: Shaped[Tensor, "b n ..."]
+    mask: Shaped[Tensor, "b n"]
+
+
+class Condition(NamedTuple):
+    """All that a network may be told about an image besides its noise level. Label -1 means none."""
+
+    label: Labels | None = None
+    text: Text | None = None
+    image: Image | None = None
+
+
+class Batch(NamedTuple):
+    """Clean images and what is known of each."""
+
+    x0: Image
+    condition: Condition
+
+
+class Denoised(NamedTuple):
+    """A denoiser's two equivalent readings of x_t; where the variance is learned, its interpolation fraction."""
+
+    x0: Image
+    eps: Image
+    variance: Image | None = None
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """A point on the path x_t = alpha * x0 + sigma * eps, one per image."""
+
+    t: Time
+    alpha: Coefficient
+    sigma: Coefficient
+
+    @property
+    def logsnr(self) -> Coefficient:
+        return 2 * (self.alpha.log() - self.sigma.log())
+
+    @property
+    def unit(self) -> "NoiseLevel":
+        """The same signal-to-noise ratio on the circle alpha^2 + sigma^2 = 1."""
+        length = (self.alpha.square() + self.sigma.square()).sqrt()
+        return NoiseLevel(self.t, self.alpha / length, self.sigma / length)
+
+    def mix(self, x0: Image, eps: Image) -> Image:
+        return self.alpha * x0 + self.sigma * eps
+
+    def unmix(self, x_t: Image, x0: Image) -> Denoised:
+        """An image estimate with the noise that x_t then holds."""
+        return Denoised(x0, (x_t - self.alpha * x0) / self.sigma)
+
+
+Denoise = Callable[[Image, NoiseLevel], Denoised]  # all that a solver or a diagnostic ever sees

@@ -1,0 +1,53 @@
+"""The whole of training on one page: draw a time, add noise, hide, predict, score."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from smallbatch.denoiser import Denoiser
+from smallbatch.errors import UserError
+from smallbatch.masking import Masking
+from smallbatch.notation import Condition, Image, PerImage, Time
+from smallbatch.randomness import Step
+from smallbatch.timesteps import Observed, Timesteps
+from smallbatch.weightings import Weighting
+
+
+class Loss(NamedTuple):
+    value: Tensor  # scalar, what is minimised
+    t: Time
+    per_image: PerImage  # weighted, before the importance correction
+    observed: Observed
+
+
+class Objective(nn.Module):
+    """`drop_condition` is the share of rows that are told nothing, for classifier-free guidance."""
+
+    def __init__(self, timesteps: Timesteps, weighting: Weighting, masking: Masking, drop_condition: float = 0.0):
+        super().__init__()
+        if not 0 <= drop_condition <= 1:
+            raise UserError(f"{drop_condition=} must lie in 0..1")
+        self.timesteps, self.weighting, self.masking = timesteps, weighting, masking
+        self.drop_condition = drop_condition
+
+    def forward(self, denoiser: Denoiser, x0: Image, condition: Condition, step: Step) -> Loss:
+        rows, device = len(x0), x0.device
+        t, importance = self.timesteps(step, rows, denoiser.schedule, device)
+        level = denoiser.schedule(t)
+        eps = step.draw("noise", torch.randn, x0.shape, device)
+        drop = step.draw("dropped conditions", torch.rand, (rows,), device) < self.drop_condition
+        hidden = self.masking(step, x0, denoiser.network)
+
+        out = denoiser(level.mix(x0, eps), level, denoiser.network.forget(condition, drop), hidden.keep)
+        terms = denoiser.prediction.terms(out, x0, eps, level, hidden.seen)
+        weighted = denoiser.prediction.reduce(self.weighting(terms, level))
+        per_image = weighted + self.masking.auxiliary(out, x0, level, hidden)
+
+        seen = (level.t, level.logsnr.flatten(), per_image, terms.error, terms.pooled, terms.gram)
+        observed = Observed(*(None if s is None else s.detach() for s in seen))
+        return Loss((importance * per_image).mean(), level.t, per_image.detach(), observed)
+
+    def observe(self, observed: Observed) -> None:
+        """Once per optimizer step, after it, with the rows of all ranks and micro-batches: the one way to adapt."""
+        self.timesteps.density.observe(observed)

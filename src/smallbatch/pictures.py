@@ -1,0 +1,46 @@
+"""What people would rather see than read: image grids, and loss against noise level."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+from einops import rearrange
+from PIL import Image as PILImage
+
+from smallbatch.files import replacing
+from smallbatch.notation import Pixels
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+
+def grid(images: Pixels, columns: int, gap: int = 1, at_least: int = 640) -> PILImage.Image:
+    """Images row by row on a grey ground, enlarged by whole pixels to about `at_least` across."""
+    images = images.cpu()
+    n, c, h, w = images.shape
+    rows = math.ceil(n / columns)
+    canvas = images.new_full((rows * columns, c, h + gap, w + gap), 96)
+    canvas[:n, :, :h, :w] = images
+    pixels = rearrange(canvas, "(r k) c h w -> (r h) (k w) c", k=columns).numpy()
+    picture = PILImage.fromarray(pixels[..., 0] if c == 1 else pixels)
+    scale = max(1, round(at_least / picture.width))
+    return picture.resize((picture.width * scale, picture.height * scale), PILImage.Resampling.NEAREST)
+
+
+def save(picture: PILImage.Image, path: Path) -> None:
+    with replacing(path) as partial:
+        picture.save(partial)
+
+
+def curves(series: Mapping[str, Mapping[float, float]], path: Path, title: str) -> None:
+    """One line per name: value against log-SNR, noise on the left, data on the right, on a log scale."""
+    figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+    for name, points in series.items():
+        axes.semilogy(list(points), list(points.values()), marker="o", markersize=4, label=name)
+    axes.set(xlabel="log-SNR   (noise on the left, data on the right)", ylabel="mean squared error", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,111 @@
+"""What the network's output means: every target is a(level) * x0 + b(level) * eps."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from smallbatch.notation import Coefficient, Denoised, Image, NoiseLevel, Output, PerImage, PerTerm, Seen
+
+
+class Terms(NamedTuple):
+    """How far the output is from its targets, one column per loss term."""
+
+    error: PerTerm  # mean squared error in the output's own space
+    gain: PerTerm  # |d x0 estimate / d output|: turns an output error into an x0 error
+    pooled: PerTerm  # sum over channels of the squared spatial mean of the residual
+    gram: Float[Tensor, "b k k"] | None = None  # products of the heads' errors, where there are several
+
+
+class Prediction(nn.Module, ABC):
+    """Scores a network's output against the truth and reads it as a denoised image."""
+
+    outputs: int  # c-channel maps asked of the network
+
+    @abstractmethod
+    def terms(self, out: Output, x0: Image, eps: Image, level: NoiseLevel, seen: Seen | None = None) -> Terms: ...
+
+    @abstractmethod
+    def reduce(self, weighted: PerTerm) -> PerImage:
+        """One loss per image from its weighted terms."""
+
+    @abstractmethod
+    def each(self, out: Output, x_t: Image, level: NoiseLevel) -> list[Denoised]:
+        """What every head says for itself."""
+
+    @abstractmethod
+    def decode(self, out: Output, x_t: Image, level: NoiseLevel) -> Denoised: ...
+
+
+class Linear(Prediction):
+    """One head; leaves name the basis (a, b) of their target, all else follows."""
+
+    outputs = 1
+
+    @abstractmethod
+    def basis(self, level: NoiseLevel) -> tuple[Coefficient, Coefficient]: ...
+
+    def terms(self, out: Output, x0: Image, eps: Image, level: NoiseLevel, seen: Seen | None = None) -> Terms:
+        a, b = self.basis(level)
+        residual = out - (a * x0 + b * eps)
+        share = torch.ones_like(residual[:, :1]) if seen is None else seen / seen.mean(dim=(2, 3), keepdim=True)
+        error = (residual.square() * share).mean(dim=(1, 2, 3))
+        pooled = (residual * share).mean(dim=(2, 3)).square().sum(dim=1)
+        gain = (level.sigma / self._determinant(level)).abs().flatten(1)
+        return Terms(error[:, None], gain, pooled[:, None])
+
+    def reduce(self, weighted: PerTerm) -> PerImage:
+        return weighted.mean(dim=1)
+
+    def each(self, out: Output, x_t: Image, level: NoiseLevel) -> list[Denoised]:
+        return [self.decode(out, x_t, level)]
+
+    def decode(self, out: Output, x_t: Image, level: NoiseLevel) -> Denoised:
+        (a, b), det = self.basis(level), self._determinant(level)  # solve [alpha sigma; a b] [x0; eps] = [x_t; out]
+        return Denoised((b * x_t - level.sigma * out) / det, (level.alpha * out - a * x_t) / det)
+
+    def _determinant(self, level: NoiseLevel) -> Coefficient:
+        a, b = self.basis(level)
+        return level.alpha * b - level.sigma * a
+
+
+class X0(Linear):
+    """The clean image."""
+
+    def basis(self, level: NoiseLevel) -> tuple[Coefficient, Coefficient]:
+        return torch.ones_like(level.alpha), torch.zeros_like(level.sigma)
+
+
+class Eps(Linear):
+    """The noise. Ho et al. 2020 (2006.11239), eq. 14."""
+
+    def basis(self, level: NoiseLevel) -> tuple[Coefficient, Coefficient]:
+        return torch.zeros_like(level.alpha), torch.ones_like(level.sigma)
+
+
+class V(Linear):
+    """Velocity along the unit circle. Salimans & Ho 2022 (2202.00512), appendix D; on other paths, of the unit level."""
+
+    def basis(self, level: NoiseLevel) -> tuple[Coefficient, Coefficient]:
+        return -level.unit.sigma, level.unit.alpha
+
+
+class Flow(Linear):
+    """Velocity of the straight path, eps - x0. Liu et al. 2022 (2209.03003), eq. 1 with time reversed."""
+
+    def basis(self, level: NoiseLevel) -> tuple[Coefficient, Coefficient]:
+        return -torch.ones_like(level.alpha), torch.ones_like(level.sigma)
+
+
+class EDM(Linear):
+    """Unit variance at every level for data of the given std. Karras et al. 2022 (2206.00364), eqs. 7-8."""
+
+    def __init__(self, data_std: float = 0.5):
+        super().__init__()
+        self.data_std = data_std
+
+    def basis(self, level: NoiseLevel) -> tuple[Coefficient, Coefficient]:
+        scale = (level.alpha.square() * self.data_std**2 + level.sigma.square()).rsqrt()
+        return level.sigma / self.data_std * scale, -level.alpha * self.data_std * scale

@@ -1,0 +1,115 @@
+"""Where training time is spent: a draw of u in [0, 1), then a density that turns u into t."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from smallbatch.notation import PerImage, PerTerm, Time
+from smallbatch.randomness import Step, generator
+from smallbatch.schedules import NoiseSchedule
+
+GOLDEN = 0.6180339887498949
+
+
+class Observed(NamedTuple):
+    """What one optimizer step saw, in global row order: all that anything adaptive may learn from."""
+
+    t: Time
+    logsnr: PerImage
+    loss: PerImage  # weighted, before the importance correction
+    error: PerTerm  # in the output's own space
+    pooled: PerTerm
+    gram: Float[Tensor, "b k k"] | None = None
+
+
+class Draw(ABC):
+    """Uniform points for one micro-batch, drawn for the whole optimizer step."""
+
+    @abstractmethod
+    def __call__(self, step: Step, rows: int, device: torch.device) -> Time: ...
+
+
+class IID(Draw):
+    """Independent points."""
+
+    def __call__(self, step: Step, rows: int, device: torch.device) -> Time:
+        return step.draw("timesteps", torch.rand, (rows,), device)
+
+
+class Stratified(Draw):
+    """One point in each 1/n slot of the global batch, in random order."""
+
+    def __call__(self, step: Step, rows: int, device: torch.device) -> Time:
+        def one_per_slot(shape: tuple[int], generator: torch.Generator, device: torch.device) -> Time:
+            slots = torch.randperm(*shape, generator=generator, device=device)
+            return (slots + torch.rand(shape, generator=generator, device=device)) / shape[0]
+
+        return _below_one(step.draw("timesteps", one_per_slot, (rows,), device))
+
+
+class LowDiscrepancy(Draw):
+    """A regular grid over the global batch, shifted by the golden ratio from step to step.
+
+    Kingma et al. 2021 (2107.00630), appendix I.1 shares one random offset within a batch; the golden-ratio walk
+    (a Kronecker sequence) makes the union of successive batches even too, down to a batch of one.
+    """
+
+    def __call__(self, step: Step, rows: int, device: torch.device) -> Time:
+        start = torch.rand(1, generator=generator(step.seed, "timesteps offset"), dtype=torch.float64).item()
+        offset = (start + GOLDEN * step.index) % 1
+
+        def shifted_grid(shape: tuple[int], generator: torch.Generator, device: torch.device) -> Time:
+            return (torch.randperm(*shape, generator=generator, device=device) + offset) / shape[0]
+
+        return _below_one(step.draw("timesteps", shifted_grid, (rows,), device))
+
+
+def _below_one(u: Time) -> Time:
+    """float32 rounds the last slot's upper end to 1."""
+    return u.clamp(max=1 - 2**-24)
+
+
+class Density(nn.Module, ABC):
+    """An inverse distribution function over time.
+
+    Importance 1 means that the density changes the objective; 1 / p means that it keeps it.
+    """
+
+    @abstractmethod
+    def forward(self, u: Time, schedule: NoiseSchedule, progress: float) -> tuple[Time, PerImage]: ...
+
+    def observe(self, observed: Observed) -> None:
+        """Called once per optimizer step, after it. Fixed densities learn nothing."""
+
+
+class Uniform(Density):
+    """Even in t: the baseline objective."""
+
+    def forward(self, u: Time, schedule: NoiseSchedule, progress: float) -> tuple[Time, PerImage]:
+        return u, torch.ones_like(u)
+
+
+class LogNormal(Density):
+    """ln(sigma / alpha) ~ N(mean, std^2): changes the objective. Karras et al. 2022 (2206.00364), table 1."""
+
+    def __init__(self, mean: float = -1.2, std: float = 1.2):
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, u: Time, schedule: NoiseSchedule, progress: float) -> tuple[Time, PerImage]:
+        normal = torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))
+        return schedule.time(-2 * (self.mean + self.std * normal)), torch.ones_like(u)
+
+
+class Timesteps(nn.Module):
+    """Any draw with any density."""
+
+    def __init__(self, draw: Draw, density: Density):
+        super().__init__()
+        self.draw, self.density = draw, density
+
+    def forward(self, step: Step, rows: int, schedule: NoiseSchedule, device: torch.device) -> tuple[Time, PerImage]:
+        return self.density(self.draw(step, rows, device), schedule, step.progress)

@@ -1,0 +1,77 @@
+"""Loss weights: one weight per log-SNR, the same for every prediction.
+
+`OnX0` leaves declare their weight on the x0 error; the squared gain of the prediction carries it to the output's space.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+
+from smallbatch.notation import NoiseLevel, PerTerm
+from smallbatch.predictions import Terms
+
+
+class Weighting(nn.Module, ABC):
+    @abstractmethod
+    def forward(self, terms: Terms, level: NoiseLevel) -> PerTerm: ...
+
+
+class Plain(Weighting):
+    """The unweighted error of whatever the network outputs; for `Eps`, L_simple of Ho et al. 2020 (2006.11239)."""
+
+    def forward(self, terms: Terms, level: NoiseLevel) -> PerTerm:
+        return terms.error
+
+
+class OnX0(Weighting):
+    """A weight on the x0 error."""
+
+    @abstractmethod
+    def of_x0(self, logsnr: PerTerm) -> PerTerm: ...
+
+    def forward(self, terms: Terms, level: NoiseLevel) -> PerTerm:
+        return self.of_x0(level.logsnr.flatten(1)) * terms.gain.square() * terms.error
+
+
+class InX0(OnX0):
+    """Squared error of x0."""
+
+    def of_x0(self, logsnr: PerTerm) -> PerTerm:
+        return torch.ones_like(logsnr)
+
+
+class InEps(OnX0):
+    """Squared error of eps: SNR times that of x0."""
+
+    def of_x0(self, logsnr: PerTerm) -> PerTerm:
+        return logsnr.exp()
+
+
+class InV(OnX0):
+    """Squared error of v: (1 + SNR) times that of x0."""
+
+    def of_x0(self, logsnr: PerTerm) -> PerTerm:
+        return 1 + logsnr.exp()
+
+
+class MinSNR(OnX0):
+    """Hang et al. 2023 (2303.09556), section 3.4: min(SNR, gamma) on x0."""
+
+    def __init__(self, gamma: float = 5.0):
+        super().__init__()
+        self.gamma = gamma
+
+    def of_x0(self, logsnr: PerTerm) -> PerTerm:
+        return logsnr.exp().clamp(max=self.gamma)
+
+
+class EDMWeight(OnX0):
+    """(sigma^2 + data_std^2) / (sigma data_std)^2, in log-SNR. Karras et al. 2022 (2206.00364), table 1."""
+
+    def __init__(self, data_std: float = 0.5):
+        super().__init__()
+        self.data_std = data_std
+
+    def of_x0(self, logsnr: PerTerm) -> PerTerm:
+        return logsnr.exp() + self.data_std**-2

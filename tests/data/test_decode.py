@@ -1,0 +1,90 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_files import draw
+
+from smallbatch.data import decode
+from smallbatch.data.files import open_files
+from smallbatch.notation import ImageSpec
+
+ramp = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+
+
+def saved(image: Image.Image, suffix: str = "png") -> Image.Image:
+    """As it comes back from disk."""
+    file = io.BytesIO()
+    image.save(file, suffix)
+    return Image.open(file)
+
+
+def test_an_image_of_the_right_size_is_not_touched():
+    image = Image.fromarray(ramp)
+    assert np.array_equal(np.asarray(decode.shrunk(image, 8, "a.png")), ramp)
+
+
+def test_twice_the_size_is_one_box_average():
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16)).astype(np.uint8)
+    means = noise.reshape(8, 2, 8, 2).mean(axis=(1, 3))
+    shrunk = np.asarray(decode.shrink(Image.fromarray(noise), 8))
+    assert np.abs(shrunk - means).max() <= 1  # PIL rounds after each axis
+
+
+def test_shrinking_follows_the_published_rule():
+    noise = np.random.default_rng(0).integers(0, 256, (45, 70, 3)).astype(np.uint8)
+    box, bicubic = Image.Resampling.BOX, Image.Resampling.BICUBIC
+    halved = Image.fromarray(noise).resize((35, 22), box).resize((17, 11), box)
+    expected = halved.resize((15, 10), bicubic).crop((2, 0, 12, 10))
+    assert np.array_equal(np.asarray(decode.shrink(Image.fromarray(noise), 10)), np.asarray(expected))
+
+
+@pytest.mark.parametrize(("width", "height"), [(8, 8), (9, 8), (8, 31), (17, 16), (33, 100), (64, 11)])
+def test_every_shape_becomes_the_square_asked_for(width, height):
+    assert decode.shrink(Image.new("RGB", (width, height)), 8).size == (8, 8)
+
+
+def test_what_is_transparent_shows_black():
+    clear = Image.new("RGBA", (2, 1), (255, 255, 255, 0))
+    clear.putpixel((1, 0), (200, 100, 50, 255))
+    assert np.asarray(decode.plain(saved(clear), "RGB")).tolist() == [[[0, 0, 0], [200, 100, 50]]]
+
+
+def test_sixteen_bit_grey_keeps_its_range():
+    deep = Image.fromarray(ramp.astype(np.uint16) * 257)
+    assert np.array_equal(np.asarray(decode.plain(saved(deep), "L")), ramp)
+    assert np.array_equal(np.asarray(decode.plain(saved(deep), "RGB"))[..., 0], ramp)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("wanted", ["L", "RGB"])
+def test_every_mode_shows_the_same_picture(mode, wanted):
+    stripes = Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8)).convert(mode)
+    seen = np.asarray(decode.plain(saved(stripes, "tiff"), wanted))
+    assert seen.reshape(2, 2, -1)[..., 0].tolist() == [[0, 255], [255, 0]]
+
+
+def test_a_palette_with_a_transparent_entry_shows_it_black():
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([255, 0, 0, 0, 255, 0])
+    palette.putpixel((1, 0), 1)
+    file = io.BytesIO()
+    palette.save(file, "png", transparency=0)
+    assert np.asarray(decode.plain(Image.open(file), "RGB")).tolist() == [[[0, 0, 0], [0, 255, 0]]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_many_images_come_back_in_the_order_asked_for(tmp_path, channels):
+    for seed in range(3 * decode.CHUNK):
+        Image.new("L", (4, 4), seed).save(tmp_path / f"{seed}.png")
+    names = [f"{seed}.png" for seed in reversed(range(3 * decode.CHUNK))]
+    pixels = decode.load(open_files(str(tmp_path)), names, ImageSpec(channels, 4, 0), decode.shrunk)
+    assert pixels.shape == (len(names), channels, 4, 4)
+    assert torch.equal(pixels[:, -1, 0, 0], torch.arange(len(names), dtype=torch.uint8).flip(0))
+
+
+def test_channels_come_before_rows(tmp_path):
+    draw(tmp_path / "a.png", 0)
+    pixels = decode.load(open_files(str(tmp_path)), ["a.png"], ImageSpec(3, 8, 0), decode.alike)
+    assert np.array_equal(pixels[0].permute(1, 2, 0), np.asarray(Image.open(tmp_path / "a.png")))

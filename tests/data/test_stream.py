@@ -1,0 +1,68 @@
+from itertools import islice
+
+import pytest
+import torch
+
+from smallbatch.data.stream import Stream, Windows, micro_batch
+from smallbatch.errors import UserError
+
+
+def test_every_epoch_holds_each_image_once_in_a_new_order():
+    stream = Stream(seed=1, length=50, flip=False)
+    epochs = [stream[range(50 * e, 50 * e + 50)].indices for e in range(3)]
+    assert all(torch.equal(epoch.sort().values, torch.arange(50)) for epoch in epochs)
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+@pytest.mark.parametrize("batch", [1, 7, 10, 64])
+def test_rows_do_not_depend_on_how_the_stream_is_cut(batch):
+    whole = Stream(seed=1, length=10, flip=True)[range(128)]
+    stream = Stream(seed=1, length=10, flip=True)
+    cuts = [stream[range(start, min(start + batch, 128))] for start in range(0, 128, batch)]
+    assert torch.equal(torch.cat([cut.indices for cut in cuts]), whole.indices)
+    assert torch.equal(torch.cat([cut.flips for cut in cuts]), whole.flips)
+
+
+def test_flips_are_keyed_by_seed_and_epoch_and_leave_the_order_alone():
+    first, again, other = (Stream(seed, 1000, flip=True)[range(2000)] for seed in (1, 1, 2))
+    assert torch.equal(first.flips, again.flips)
+    assert not torch.equal(first.flips, other.flips)
+    assert not torch.equal(first.flips[:1000], first.flips[1000:])
+    assert 900 < first.flips.sum() < 1100
+    assert torch.equal(first.indices, Stream(1, 1000, flip=False)[range(2000)].indices)
+
+
+def test_without_flip_no_image_is_mirrored():
+    assert not Stream(seed=1, length=100, flip=False)[range(200)].flips.any()
+
+
+def test_the_stream_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    Stream(seed=1, length=100, flip=True)[range(300)]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("ranks", "micros"), [(1, 1), (2, 1), (1, 3), (2, 3)])
+def test_any_split_over_ranks_and_micro_batches_covers_the_rows_of_one_process(ranks, micros):
+    split = [islice(Windows(12, 0, rank, ranks, micros), 4 * micros) for rank in range(ranks)]
+    in_turn = [row for together in zip(*split, strict=True) for window in together for row in window]
+    assert in_turn == [row for window in islice(Windows(12), 4) for row in window]
+
+
+@pytest.mark.parametrize("micros", [1, 2])
+def test_resuming_at_a_step_gives_the_tail(micros):
+    run = list(islice(Windows(8, 0, 1, 2, micros), 10 * micros))
+    assert list(islice(Windows(8, 7, 1, 2, micros), 3 * micros)) == run[7 * micros :]
+
+
+def test_an_indivisible_batch_names_the_nearest_that_divide():
+    with pytest.raises(UserError, match=r"batch=65 .* 2 processes x 2 micro-batches; nearest: 64, 68"):
+        micro_batch(65, 2, 2)
+    with pytest.raises(UserError, match=r"batch=3 .* 1 process x 4 micro-batches; nearest: 4$"):
+        micro_batch(3, 1, 4)
+
+
+@pytest.mark.parametrize("batch", [0, -8])
+def test_a_batch_without_rows_is_refused(batch):
+    with pytest.raises(UserError, match=f"batch={batch} "):
+        micro_batch(batch, 2, 1)
