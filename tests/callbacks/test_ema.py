@@ -47,7 +47,12 @@ class Module(L.LightningModule):
 
 
 def ema(every: int | None = None) -> EMA:
-    profiles = {"power_05": Power(0.05), "power_10": Power(0.10), "classic": Halflife(1000), "latest": Latest()}
+    profiles = {
+        "power_05": Power(0.05),
+        "power_10": Power(0.10),
+        "classic": Halflife(1000),
+        "latest": Latest(),
+    }
     return EMA(profiles, keep="power_10", snapshot_every_images=every)
 
 

@@ -58,7 +58,7 @@ def test_parameters_are_as_many_as_published(name, size, classes, millions):
 
 @pytest.mark.parametrize("name, size", [("unet", 32), ("unet_digits", 16)])
 def test_output_is_zero_at_initialisation(name, size):
-    network = configured(name)(ImageSpec(1, size, 10), 3)
+    network = configured(name)(ImageSpec(1, size, 10), 3, width=32)
     out = network(torch.randn(2, 1, size, size), torch.rand(2), Condition(torch.tensor([3, -1])))
     torch.testing.assert_close(out, torch.zeros(2, 3, size, size))
 

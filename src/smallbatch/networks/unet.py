@@ -86,9 +86,9 @@ class Parts:
 
     def grow(self, width: int) -> nn.Module:
         double = nn.Upsample(scale_factor=2)
-        return (
-            self.block(width, width, double) if self.resample_in_block else Untold(double, conv(width, width))
-        )
+        if self.resample_in_block:
+            return self.block(width, width, double)
+        return Untold(double, conv(width, width))
 
 
 class UNet(Network):

@@ -1,0 +1,5 @@
+"""Run-time checks of every annotation in the package; an int is a float, as PEP 484 has it."""
+
+from beartype import BeartypeConf, beartype
+
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))

@@ -1,0 +1,69 @@
+"""Every leaf of every config group builds what it names."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from smallbatch.denoiser import Denoiser
+from smallbatch.notation import ImageSpec
+from smallbatch.sampler import Sampler
+from tests import leaves
+
+CONF = Path(__file__).parents[1] / "conf"
+LEAVES = {
+    str(folder.relative_to(CONF)): sorted(f.stem for f in folder.glob("*.yaml"))
+    for folder in sorted({f.parent for f in CONF.rglob("*.yaml")} - {CONF})
+}
+CHOICES = [f"{group}={leaf}" for group, names in LEAVES.items() for leaf in names]
+SIZES = {"network=unet": 32, "network=unet_cifar": 32}
+SIZES |= {f"network=unet_imagenet{size}": size for size in (64, 128, 256, 512)}
+NEEDS = {"data=images": ["data.path=nowhere", "data.size=32"]}
+
+
+def config(*overrides, name="train"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_leaf_builds(choice):
+    composed = config(choice, *NEEDS.get(choice, []))
+    run = instantiate(composed.run, _convert_="all")
+    size = SIZES.get(choice, 16)
+    with torch.device("meta"):
+        denoiser = run["denoiser"](spec=ImageSpec(3, size, 10))
+        module = run["module"](denoiser=denoiser)
+    assert isinstance(denoiser, Denoiser) and module.configure_optimizers().param_groups
+    assert list(run["callbacks"])[0] == "budget" and list(run["callbacks"])[-1] == "checkpoint"
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.startswith("sampler")])
+def test_a_sampler_leaf_builds_for_the_sample_command(choice):
+    sampler = instantiate(config(choice, "run=somewhere", "steps=7", "guidance=2", name="sample").sampler, _convert_="all")
+    assert isinstance(sampler, Sampler) and (sampler.steps, sampler.guidance) == (7, 2)
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.startswith("trainer") and c != "trainer=gpu"])
+def test_a_trainer_leaf_makes_a_trainer(choice, tmp_path):
+    trainer = instantiate(config(choice, "precision=bf16", "accumulation=2").run, _convert_="all")["trainer"]
+    made = trainer(default_root_dir=tmp_path, logger=False)
+    assert made.precision == "bf16-mixed" and made.accumulate_grad_batches == 2
+
+
+@pytest.mark.parametrize("group", ["schedule", "prediction", "weighting", "timesteps/draw"])
+def test_the_lists_of_leaves_that_other_tests_run_over_are_complete(group):
+    listed = {"timesteps/draw": leaves.DRAWS}.get(group) or getattr(leaves, f"{group.upper()}S")
+    assert sorted(listed) == LEAVES[group]
+    for name, leaf in listed.items():
+        node = config(f"{group}={name}")
+        built = instantiate(OmegaConf.select(node, group.replace("/", ".")), _convert_="all")
+        assert type(built) is type(leaf)
+
+
+@pytest.mark.parametrize("name", LEAVES["experiment"])
+def test_an_experiment_names_its_run_folder_after_itself(name):
+    assert config(f"experiment={name}").name == name
