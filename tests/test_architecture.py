@@ -27,7 +27,8 @@ MAY = {  # the package's own modules that each file of the mathematics may name
     "networks": BASE | {"networks"},
     "learning_rates": BASE,
     "optimizers": BASE,
-    "ema": BASE | {"files"},
+    "ema": BASE,
+    "posthoc": BASE | {"ema", "files"},
     "guard": BASE | {"timesteps"},
 }
 

@@ -43,7 +43,9 @@ def test_a_leaf_builds(choice):
 
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.startswith("sampler")])
 def test_a_sampler_leaf_builds_for_the_sample_command(choice):
-    sampler = instantiate(config(choice, "run=somewhere", "steps=7", "guidance=2", name="sample").sampler, _convert_="all")
+    sampler = instantiate(
+        config(choice, "run=somewhere", "steps=7", "guidance=2", name="sample").sampler, _convert_="all"
+    )
     assert isinstance(sampler, Sampler) and (sampler.steps, sampler.guidance) == (7, 2)
 
 

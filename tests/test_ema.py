@@ -8,21 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from smallbatch.ema import (
-    Average,
-    Halflife,
-    Latest,
-    Power,
-    Profile,
-    Snapshot,
-    blend,
-    load_snapshots,
-    overlap,
-    reconstruct,
-    trainable,
-    write_snapshot,
-)
+from smallbatch.ema import Average, Halflife, Latest, Power, Profile, trainable
 from smallbatch.errors import UserError
+from smallbatch.posthoc import Snapshot, blend, load_snapshots, overlap, reconstruct, write_snapshot
 
 PROFILES = [Power(0.05), Power(0.10), Halflife(64), Halflife(64, rampup=math.inf), Latest()]
 WIDTHS = (0.05, 0.10)

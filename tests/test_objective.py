@@ -74,9 +74,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_micro_batches():
     objective = Objective(Timesteps(Stratified(), Uniform()), Plain(), Unmasked(), 0.5)
     whole = objective(denoiser, x0, condition, STEP).value
     parts = [
-        objective(
-            denoiser, x0[rows], Condition(condition.label[rows]), Step(0, 0, 0, 0.0, micro=m, micros=4)
-        ).value
+        objective(denoiser, x0[rows], Condition(condition.label[rows]), Step(0, 0, 0, 0.0, micro=m, micros=4)).value
         for m, rows in enumerate(torch.arange(16).split(4))
     ]
     torch.testing.assert_close(torch.stack(parts).mean(), whole)

@@ -12,7 +12,7 @@ from smallbatch.files import replacing
 from smallbatch.notation import Pixels
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 
 def grid(images: Pixels, columns: int, gap: int = 1, at_least: int = 640) -> PILImage.Image:

@@ -97,9 +97,7 @@ def test_bfloat16_and_channels_last_agree_with_float32():
     network.to(memory_format=torch.channels_last)
     torch.testing.assert_close(call(network), expected)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(
-            call(network).float(), expected, rtol=0.1, atol=0.05 * expected.std().item()
-        )
+        torch.testing.assert_close(call(network).float(), expected, rtol=0.1, atol=0.05 * expected.std().item())
 
 
 def test_the_clock_is_heard_as_cosines_then_sines():

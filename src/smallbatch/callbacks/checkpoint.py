@@ -27,9 +27,7 @@ class AtomicCheckpointIO(CheckpointIO):
                 with replacing(path.with_name(PREVIOUS)) as older:
                     os.link(path, older)
 
-    def load_checkpoint(
-        self, path: str, map_location: Any = "cpu", weights_only: bool | None = None
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, path: str, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         return torch.load(path, map_location=map_location, weights_only=True, mmap=True)
 
     def remove_checkpoint(self, path: str) -> None:

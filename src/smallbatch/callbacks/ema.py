@@ -4,21 +4,18 @@ import difflib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from torch import Tensor
 
-from smallbatch.ema import Average, Power, Profile, Weights, trainable, write_snapshot
+from smallbatch.callbacks.cadence import StepCallback, passed
+from smallbatch.ema import Average, Power, Profile, Weights, trainable
 from smallbatch.errors import UserError
+from smallbatch.posthoc import write_snapshot
 
 
-class EMA(L.Callback):
-    """Per profile one average of the trainable parameters of `module.denoiser.network`; `keep` names the one used.
-
-    In `on_train_batch_end` it reads module.window_ended (the batch just processed completed an optimizer step),
-    module.images (rows trained on, that step included) and module.batch (rows of one optimizer step).
-    """
+class EMA(StepCallback):
+    """Per profile one average of the trainable parameters of `module.denoiser.network`; `keep` names the one used."""
 
     def __init__(self, profiles: dict[str, Profile], keep: str, snapshot_every_images: int | None = None):
         self.averages = {name: Average(profile) for name, profile in profiles.items()}
@@ -62,22 +59,14 @@ class EMA(L.Callback):
             raise RuntimeError("there is no average before the first optimizer step")
         return {key: value.clone() for key, value in average.weights.items()}
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if not module.window_ended:
-            return
+    def on_step(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._refuse("update")
         parameters = trainable(module.denoiser.network)
         for average in self.averages.values():
             average.update(parameters, module.images, module.batch)
-        if trainer.is_global_zero and self._snapshot_due(module.images, module.batch):
+        if trainer.is_global_zero and passed(module.images, module.batch, self.snapshot_every_images):
             folder = Path(trainer.default_root_dir) / "checkpoints" / "ema"
             write_snapshot(folder / f"{module.images:09d}.safetensors", self.averages, module.images)
-
-    def _snapshot_due(self, images: int, batch: int) -> bool:
-        every = self.snapshot_every_images
-        return every is not None and images // every != (images - batch) // every
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         self._refuse("save")

@@ -17,7 +17,7 @@ from smallbatch.sampler import Sampler
 
 
 class SampleGrid(ImagesCallback):
-    """Draws `rows` samples of every class (of ten columns where there are none) with the averaged weights, on rank 0."""
+    """With the averaged weights, on rank 0: `rows` samples of every class, or of ten columns where there are none."""
 
     def __init__(self, sampler: Sampler, every_images: int | None, rows: int = 4, seed: int = 0):
         super().__init__(every_images)

@@ -8,7 +8,7 @@ from smallbatch.module import DiffusionModule
 
 
 class StopOnNonFinite(StepCallback):
-    """Looks every `every_steps` optimizer steps: a look waits for the device. Checkpoints look before they are written."""
+    """Looks every `every_steps` optimizer steps (a look waits for the device), and before a checkpoint is written."""
 
     def __init__(self, every_steps: int = 1):
         self.every_steps, self.guard = every_steps, Guard()

@@ -4,15 +4,15 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from smallbatch.cli import quickstart, sample, train
 from smallbatch.cli.hints import explain
 from smallbatch.errors import UserError
 
@@ -27,7 +27,7 @@ HELP = """smallbatch - train image diffusion models well on little compute
 Every command explains its own settings: smallbatch train --help, smallbatch sample --help
 """
 
-COMMANDS = ("train", "sample", "quickstart")
+COMMANDS = {"train": train.run, "sample": sample.run}
 
 
 def main() -> None:
@@ -37,28 +37,32 @@ def main() -> None:
         print(HELP)
         return
     try:
-        dispatch(command, argv)
+        if command == "quickstart":
+            quickstart.run(argv[2:])
+        else:
+            dispatch(command, argv)
     except UserError as error:
         sys.exit(f"smallbatch {command}: {error}")
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(f"smallbatch {command}: {explain(error, conf_dir(), command, argv[2:])}")
 
 
-def dispatch(command: str, argv: list[str]) -> None:
+def dispatch(command: str, argv: list[str]) -> Any:
+    """Runs one command on the words after it; returns what its last job returned."""
     if command not in COMMANDS:
-        raise UserError(f"no such command; the commands are {', '.join(COMMANDS)}")
+        raise UserError(f"no such command; the commands are {', '.join([*COMMANDS, 'quickstart'])}")
     quiet()
-    run: Callable = import_module(f"smallbatch.cli.{command}").run
-    if command == "quickstart":
-        return run()
+    returned = None
 
-    def job(config: DictConfig) -> float | None:
+    def job(config: DictConfig) -> None:
+        nonlocal returned
         sys.argv = argv  # Lightning starts the other ranks with these words
-        return run(config)
+        returned = COMMANDS[command](config)
 
     sys.argv = [argv[0], *argv[2:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `main` instead of being printed
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+    return returned
 
 
 def conf_dir() -> Path:

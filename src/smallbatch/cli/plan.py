@@ -66,7 +66,8 @@ def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
         "images": images,
         "minutes": config.budget.minutes,
         "flops": flops * images if images else None,
-        "memory_bytes": parameters * 4 * (4 + averages) + activations * rows // (2 if config.precision == "bf16" else 1),
+        "memory_bytes": parameters * 4 * (4 + averages)
+        + activations * rows // (2 if config.precision == "bf16" else 1),
         "run_folder": None if problem else str(runs.run_folder(config, data.fingerprint)),
     }
 

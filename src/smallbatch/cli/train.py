@@ -30,22 +30,26 @@ class Start(NamedTuple):
     seconds: float
 
 
-def run(config: DictConfig) -> None:
+def run(config: DictConfig) -> Path | None:
+    """The run folder; None after a dry run."""
     micro_batch(config.batch, config.devices, config.accumulation)
     objects = instantiate(config.run, _convert_="all")
     if config.dry_run:
-        return plan.show(plan.plan(config, objects), config.out)
+        plan.show(plan.plan(config, objects), config.out)
+        return None
     folder = runs.run_folder(config, objects["data"].fingerprint)
     local = open_folder(config, folder)
     start = find_start(config.resume, folder, local, config.batch)
     budget: Budget = objects["callbacks"]["budget"]
     if start and budget.spent(start.images, start.seconds) >= 1:
-        return say(f"already trained: {folder}")
+        say(f"already trained: {folder}")
+        return folder
     fit(config, objects, folder, local, start)
     if budget.asked is not None:
         say(f"stopped by a signal; the same command resumes {folder}")
         sys.exit(128 + budget.asked)
-    finish(folder, local)
+    finish(folder)
+    return folder
 
 
 def fit(config: DictConfig, objects: dict[str, Any], folder: Path, local: MetricsFile, start: Start | None) -> None:
@@ -135,7 +139,7 @@ def find_start(resume: str, folder: Path, local: MetricsFile, batch: int) -> Sta
 
 
 @rank_zero_only
-def finish(folder: Path, local: MetricsFile) -> None:
+def finish(folder: Path) -> None:
     """Draws the held-out error and says where to look."""
     rows = [row for row in read(folder) if "logsnr" in row]
     last = max(row["images"] for row in rows)

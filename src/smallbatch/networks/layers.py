@@ -32,9 +32,7 @@ def zero_(layer: Layer) -> Layer:
 def sinusoid(clock: Time, width: int, slowest: float = 10_000.0) -> Embedding:
     """Cosines, then sines, of the clock at `width / 2` geometric frequencies. Vaswani et al. 2017 (1706.03762), 3.5."""
     half = width // 2
-    frequency = torch.exp(
-        -math.log(slowest) * torch.arange(half, device=clock.device, dtype=torch.float32) / half
-    )
+    frequency = torch.exp(-math.log(slowest) * torch.arange(half, device=clock.device, dtype=torch.float32) / half)
     angle = clock.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 

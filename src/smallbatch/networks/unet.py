@@ -33,17 +33,13 @@ class Stage(NamedTuple):
     attends: bool
 
 
-def plan(
-    size: int, width: int, multipliers: Sequence[int | float], attention_at: Sequence[int]
-) -> list[Stage]:
+def plan(size: int, width: int, multipliers: Sequence[int | float], attention_at: Sequence[int]) -> list[Stage]:
     """One stage per multiplier, each with half the pixels per side of the one before."""
     halvings = len(multipliers) - 1
     low = size - size % 2**halvings
     if low != size:
         fits = " or ".join(str(s) for s in (low, low + 2**halvings) if s)
-        raise UserError(
-            f"image size {size} cannot be halved {halvings} times: use {fits}, or fewer multipliers"
-        )
+        raise UserError(f"image size {size} cannot be halved {halvings} times: use {fits}, or fewer multipliers")
     sizes = [size >> i for i in range(halvings + 1)]
     for pixels in attention_at:
         nearest = sorted(sizes, key=lambda s: abs(s - pixels))[:2]
