@@ -21,7 +21,7 @@ def test_each_shape_passes_through_its_known_points():
 
 
 def test_a_cooldown_outside_the_budget_is_refused():
-    with pytest.raises(UserError, match="cooldown=1.5"):
+    with pytest.raises(UserError, match=r"cooldown=1\.5"):
         LinearCooldown(cooldown=1.5)
 
 

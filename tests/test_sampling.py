@@ -67,7 +67,10 @@ def test_ancestral_sampling_has_the_data_distribution(schedule):
     times = UniformTime()(schedule, 500, torch.device("cpu"))
     grid = [schedule(t.expand(20_000)) for t in times]
     generator = torch.Generator().manual_seed(0)
-    draw = lambda k: torch.randn(20_000, 1, 1, 1, generator=generator)
+
+    def draw(k):
+        return torch.randn(20_000, 1, 1, 1, generator=generator)
+
     *_, x0 = integrate(ORACLE, DDIM(eta=1.0), grid[0].sigma * draw(0), grid[:-1], draw)
     assert abs(x0.mean() - 0.3) < 0.02
     # one jump remains from the last level: what it leaves out is known

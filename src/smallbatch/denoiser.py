@@ -85,7 +85,7 @@ class Denoiser(nn.Module):
 def guided(
     denoiser: Denoiser, condition: Condition, scale: float, interval: tuple[float, float] = (-torch.inf, torch.inf)
 ) -> Denoise:
-    """Classifier-free guidance inside an interval of log-SNR. Ho & Salimans 2022 (2207.12598), eq. 6 with scale = 1 + w.
+    """Classifier-free guidance inside an interval of log-SNR. Ho & Salimans 2022 (2207.12598), eq. 6, scale = 1 + w.
 
     The interval: Kynkäänniemi et al. 2024 (2404.07724). The variance is the conditional branch's.
     """

@@ -16,9 +16,10 @@ from smallbatch.timesteps import Observed
 
 
 class DiffusionModule(L.LightningModule):
-    """`batch` counts the rows of an optimizer step over all ranks and micro-batches; gradients are clipped to `clip_norm`.
+    """`batch` counts the rows of an optimizer step over all ranks and micro-batches.
 
-    Callbacks read `images`, `window_ended`, `observed` and `grad_norm`; the budget sets `progress`, `seconds` and `interrupted`.
+    Callbacks read `images`, `window_ended`, `observed` and `grad_norm`. The budget sets `progress`, `seconds` and
+    `interrupted`.
     """
 
     def __init__(

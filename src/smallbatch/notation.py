@@ -33,7 +33,7 @@ class ImageSpec(NamedTuple):
 
 
 class Text(NamedTuple):
-    """Token ids (b, n) for a text encoder inside the network, or frozen features (b, n, d); mask is 1 on real tokens."""
+    """Token ids (b, n) for an encoder inside the network, or frozen features (b, n, d); mask is 1 on real tokens."""
 
     value: Shaped[Tensor, "b n ..."]
     mask: Shaped[Tensor, "b n"]

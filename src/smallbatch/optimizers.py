@@ -18,7 +18,7 @@ def adamw(
     eps: float = 1e-8,
     fused: bool = False,
 ) -> torch.optim.AdamW:
-    """AdamW with beta2 = 0.5^(batch / halflife). Marek et al. 2025 (2507.07101) keep that half-life over batch sizes."""
+    """AdamW with beta2 = 0.5^(batch / halflife): Marek et al. 2025 (2507.07101) keep it over batch sizes."""
     if beta2_halflife_images <= 0:
         raise UserError(f"optimizer: {beta2_halflife_images=} must be above 0")
     betas = (beta1, 0.5 ** (batch / beta2_halflife_images))

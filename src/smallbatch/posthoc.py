@@ -102,10 +102,8 @@ def inside(path: Path) -> list[Snapshot]:
     with safe_open(path, "pt") as file:
         about = file.metadata()
     widths = json.loads(about["relative_std"])
-    return [
-        Snapshot(Power(width), int(about["images"]), functools.partial(read, path, f"{name}/"))
-        for name, width in widths.items()
-    ]
+    readers = {name: functools.partial(read, path, f"{name}/") for name in widths}
+    return [Snapshot(Power(width), int(about["images"]), readers[name]) for name, width in widths.items()]
 
 
 def read(path: Path, prefix: str) -> Weights:

@@ -86,7 +86,7 @@ class Eps(Linear):
 
 
 class V(Linear):
-    """Velocity along the unit circle. Salimans & Ho 2022 (2202.00512), appendix D; on other paths, of the unit level."""
+    """Velocity along the unit circle, on any path. Salimans & Ho 2022 (2202.00512), appendix D."""
 
     def basis(self, level: NoiseLevel) -> tuple[Coefficient, Coefficient]:
         return -level.unit.sigma, level.unit.alpha

@@ -7,8 +7,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from smallbatch.callbacks.ema import EMA
-from smallbatch.ema import Halflife, Latest, Power, load_snapshots, reconstruct
+from smallbatch.ema import Halflife, Latest, Power
 from smallbatch.errors import UserError
+from smallbatch.posthoc import load_snapshots, reconstruct
 
 BATCH, MICROS = 8, 2
 

@@ -58,6 +58,7 @@ def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
     rows = config.batch // config.accumulation // max(int(config.devices), 1)
     averages = len(config.ema.profiles) if config.ema else 0
     images = config.budget.images
+    kept = activations * rows // (2 if config.precision == "bf16" else 1)
     return {
         "data": problem or f"{spec.channels}x{spec.size}x{spec.size}, {spec.classes or 'no'} classes",
         "parameters": parameters,
@@ -66,8 +67,7 @@ def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
         "images": images,
         "minutes": config.budget.minutes,
         "flops": flops * images if images else None,
-        "memory_bytes": parameters * 4 * (4 + averages)
-        + activations * rows // (2 if config.precision == "bf16" else 1),
+        "memory_bytes": parameters * 4 * (4 + averages) + kept,
         "run_folder": None if problem else str(runs.run_folder(config, data.fingerprint)),
     }
 

@@ -47,9 +47,8 @@ def show(folder: Path, out: Path, samples: float, real: float) -> None:
     table = Table("figure", "value", title="Quickstart: scikit-learn's digits at 16x16")
     table.add_row(f"recognised of 1,000 samples at guidance {GUIDANCE}", f"{samples:.1%}")
     table.add_row("recognised of the held-out real digits", f"{real:.1%}")
-    table.add_row(
-        "held-out error of x0 / eps / v", " / ".join(f"{last[f'val/{x}_mse']:.4f}" for x in ("x0", "eps", "v"))
-    )
+    for space in ("x0", "eps", "v"):
+        table.add_row(f"held-out error of {space}", f"{last[f'val/{space}_mse']:.4f}")
     table.add_row("training speed", f"{last['speed/images_per_second']:,.0f} images/s")
     console = Console(soft_wrap=True)
     console.print(table)
