@@ -16,7 +16,7 @@ class StepCallback(L.Callback):
     def on_step(self, trainer: L.Trainer, module: DiffusionModule) -> None: ...
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if module.window_ended:
             self.on_step(trainer, module)
