@@ -10,7 +10,7 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Lends a temporary path beside `path`; on success its content is on the disk and then takes the name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
+    partial = path.with_name(f".partial.{path.name}")  # always the same name: a crash leaves at most one behind
     try:
         yield partial
         sync(partial)

@@ -19,7 +19,7 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 class AtomicCheckpointIO(CheckpointIO):
     """Writes beside the target and then takes its name; the checkpoint before it stays as previous.ckpt."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
         with replacing(path) as partial:
             torch.save(checkpoint, partial)
@@ -27,10 +27,12 @@ class AtomicCheckpointIO(CheckpointIO):
                 with replacing(path.with_name(PREVIOUS)) as older:
                     os.link(path, older)
 
-    def load_checkpoint(self, path: str, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return torch.load(path, map_location=map_location, weights_only=True, mmap=True)
 
-    def remove_checkpoint(self, path: str) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
 
 

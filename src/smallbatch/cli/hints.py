@@ -6,10 +6,17 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from smallbatch.errors import UserError
 
 
 def explain(error: Exception, conf: Path, command: str, words: list[str]) -> str:
-    """The first word that the configuration does not know, with its neighbours; else the error's first line."""
+    """What the user can mend: our own message inside Hydra's, a missing value, a word nobody knows, else the error."""
+    if isinstance(error.__cause__, UserError):
+        return str(error.__cause__)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key.removeprefix('run.')} must be given: {error.full_key.removeprefix('run.')}=..."
     overrides = [word.lstrip("+~").split("=", 1) for word in words if "=" in word and not word.startswith("-")]
     groups = {str(folder.relative_to(conf)): sorted(f.stem for f in folder.glob("*.yaml")) for folder in folders(conf)}
     for name, value in overrides:
@@ -20,7 +27,7 @@ def explain(error: Exception, conf: Path, command: str, words: list[str]) -> str
     for name, _ in overrides:
         if name not in keys and name not in groups and not name.startswith("hydra"):
             return f"there is no setting {name}; {nearest(name, [*keys, *groups])}"
-    return str(error).strip().splitlines()[0]
+    return " ".join(str(error).split("\nfull_key")[0].split())
 
 
 def folders(conf: Path) -> list[Path]:
@@ -28,7 +35,7 @@ def folders(conf: Path) -> list[Path]:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=0.5)
     return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
 
 

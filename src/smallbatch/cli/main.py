@@ -52,16 +52,21 @@ def dispatch(command: str, argv: list[str]) -> Any:
     if command not in COMMANDS:
         raise UserError(f"no such command; the commands are {', '.join([*COMMANDS, 'quickstart'])}")
     quiet()
-    returned = None
+    returned, failed = None, []
 
     def job(config: DictConfig) -> None:
         nonlocal returned
         sys.argv = argv  # Lightning starts the other ranks with these words
-        returned = COMMANDS[command](config)
+        try:
+            returned = COMMANDS[command](config)
+        except Exception as error:  # raised below, where Hydra prints no words of its own; a sweep goes on
+            failed.append(error)
 
     sys.argv = [argv[0], *argv[2:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `main` instead of being printed
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+    if failed:
+        raise failed[0]
     return returned
 
 
@@ -76,8 +81,8 @@ def quiet() -> None:
     """Hides what Lightning says of every run."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for nothing in (".*does not have many workers.*", ".*your dataloader is not resumable.*", ".*barrier.*device.*"):
-        warnings.filterwarnings("ignore", nothing)
+    for nothing in ("does not have many workers", "dataloader is not resumable", "LeafSpec", "all_gather is deprec"):
+        warnings.filterwarnings("ignore", f".*{nothing}.*")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ def run_folder(config: DictConfig, fingerprint: str) -> Path:
 
 def lock(folder: Path) -> None:
     """Holds the folder until this process ends, however it ends."""
+    if folder in _held:
+        return
     file = open(folder / ".lock", "w")  # noqa: SIM115
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

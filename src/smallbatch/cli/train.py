@@ -32,7 +32,7 @@ class Start(NamedTuple):
 
 def run(config: DictConfig) -> Path | None:
     """The run folder; None after a dry run."""
-    micro_batch(config.batch, config.devices, config.accumulation)
+    check(config)
     objects = instantiate(config.run, _convert_="all")
     if config.dry_run:
         plan.show(plan.plan(config, objects), config.out)
@@ -50,6 +50,15 @@ def run(config: DictConfig) -> Path | None:
         sys.exit(128 + budget.asked)
     finish(folder)
     return folder
+
+
+def check(config: DictConfig) -> None:
+    for name in ("batch", "devices", "accumulation"):
+        if not isinstance(config[name], int) or config[name] < 1:
+            raise UserError(f"{name}={config[name]} must be a whole number above 0")
+    micro_batch(config.batch, config.devices, config.accumulation)
+    if config.precision not in config.precisions:
+        raise UserError(f"precision={config.precision} is not known: use {' or '.join(config.precisions)}")
 
 
 def fit(config: DictConfig, objects: dict[str, Any], folder: Path, local: MetricsFile, start: Start | None) -> None:

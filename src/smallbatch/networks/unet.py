@@ -1,6 +1,5 @@
 """The U-Net of guided-diffusion. Dhariwal & Nichol 2021 (2105.05233), section 3."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -66,7 +65,7 @@ class Parts:
     def attention(self, width: int) -> nn.Module:
         name, part = ("heads", self.heads) if self.head_width is None else ("head_width", self.head_width)
         if width % part:
-            fits = math.gcd(width, part)
+            fits = min((d for d in range(1, width + 1) if width % d == 0), key=lambda d: abs(d - part))
             raise UserError(f"{name}={part} does not divide the {width} channels that attend: use {fits}")
         heads = self.heads if self.head_width is None else width // self.head_width
         return SpatialAttention(width, heads, self.head_order)

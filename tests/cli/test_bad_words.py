@@ -1,0 +1,68 @@
+"""What a mistake costs: one line that names the value and the fix."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli import TINY
+
+
+@pytest.mark.parametrize(
+    "words, line",
+    [
+        ("trian", "the commands are train, sample, quickstart"),
+        ("train bacth=3", "there is no setting bacth; nearest: batch"),
+        ("train budget.imagess=3", "there is no setting budget.imagess; nearest: budget.images"),
+        ("train network=unet_cifr", "network=unet_cifr is not known; nearest: unet_cifar"),
+        ("train timesteps/draw=stratifed", "timesteps/draw=stratifed is not known; nearest: stratified"),
+        ("train -m prediction=v,epss", "prediction=epss is not known; nearest: eps"),
+        ("train batch=65 accumulation=4", "nearest: 64, 68"),
+        ("train batch=0", "batch=0 must be a whole number above 0"),
+        ("train precision=fp8", "precision=fp8 is not known: use fp32 or bf16"),
+        ("train budget.images=null", "give budget.images or budget.minutes"),
+        ("train budget.images=-5", "budget.images=-5 must be above 0"),
+        ("train data=images", "data.path must be given"),
+        ("train data=images data.path=nowhere", "data.path=nowhere does not exist"),
+        ("train experiment=digits network.head_width=7", "head_width=7 does not divide the 64 channels"),
+        ("train ema.keep=power_5", "nearest: power_05"),
+        ("train resume=perhaps", "give auto, never or must"),
+        ("train resume=must", "holds no checkpoint"),
+        ("sample", "run must be given"),
+        ("sample run=nowhere", "run=nowhere holds no model.json"),
+        ("sample run=nowhere n=0", "n=0 must be at least 1"),
+    ],
+)
+def test_a_mistake_is_named_with_its_fix(words, line, refused):
+    assert line in refused(*words.split())
+
+
+def test_sampling_mistakes_are_named(smallbatch, refused):
+    smallbatch("train", *TINY, "schedule=ddpm_linear")
+    (run,) = Path("runs/digits").iterdir()
+    assert "did you mean" in refused("sample", "run=runs")
+    assert "give balanced, random, none, or a class from 0 to 9" in refused("sample", f"run={run}", "labels=10")
+    assert "must end in .npz" in refused("sample", f"run={run}", "n=2", "steps=2", "out=a.png")
+    assert "visits a noise level twice" in refused("sample", f"run={run}", "n=2", "steps=2000")
+    assert "resume=auto goes on with it" in refused("train", *TINY, "schedule=ddpm_linear", "resume=never")
+
+
+def test_numbers_that_are_not_finite_stop_the_run_and_keep_the_last_checkpoint(smallbatch, refused, monkeypatch):
+    from smallbatch.weightings import Plain
+
+    plain = Plain.forward
+
+    def poisoned(self, terms, level):
+        bad = poisoned.calls >= 7
+        poisoned.calls += 1
+        return plain(self, terms, level) * torch.where(
+            level.logsnr.flatten(1).abs() < 1, torch.nan if bad else 1.0, 1.0
+        )
+
+    poisoned.calls = 0
+    monkeypatch.setattr(Plain, "forward", poisoned)
+    line = refused("train", *TINY, "timesteps=stratified")
+    assert "not finite at optimizer step 8" in line and ("-2..+0" in line or "+0..+2" in line)
+    (checkpoint,) = Path("runs").glob("*/*/checkpoints/last.ckpt")
+    saved = torch.load(checkpoint, weights_only=True)
+    assert saved["global_step"] == 5 and all(value.isfinite().all() for value in saved["state_dict"].values())
