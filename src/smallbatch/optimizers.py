@@ -16,7 +16,7 @@ def adamw(
     beta2_halflife_images: float = 90_000,  # 0.999 at batch 128 is 88,700
     weight_decay: float = 0.0,
     eps: float = 1e-8,
-    fused: bool = False,
+    fused: bool = True,
 ) -> torch.optim.AdamW:
     """AdamW with beta2 = 0.5^(batch / halflife): Marek et al. 2025 (2507.07101) keep it over batch sizes."""
     if beta2_halflife_images <= 0:

@@ -4,15 +4,12 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib
 from einops import rearrange
+from matplotlib.figure import Figure
 from PIL import Image as PILImage
 
 from smallbatch.files import replacing
 from smallbatch.notation import Pixels
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 
 def grid(images: Pixels, columns: int, gap: int = 1, at_least: int = 640) -> PILImage.Image:
@@ -35,7 +32,8 @@ def save(picture: PILImage.Image, path: Path) -> None:
 
 def curves(series: Mapping[str, Mapping[float, float]], path: Path, title: str) -> None:
     """One line per name: value against log-SNR, noise on the left, data on the right, on a log scale."""
-    figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
     for name, points in series.items():
         axes.semilogy(list(points), list(points.values()), marker="o", markersize=4, label=name)
     axes.set(xlabel="log-SNR   (noise on the left, data on the right)", ylabel="mean squared error", title=title)
@@ -43,4 +41,3 @@ def curves(series: Mapping[str, Mapping[float, float]], path: Path, title: str) 
     axes.legend()
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120)
-    plt.close(figure)

@@ -59,11 +59,13 @@ class EMA(StepCallback):
             raise RuntimeError("there is no average before the first optimizer step")
         return {key: value.clone() for key, value in average.weights.items()}
 
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.parameters = trainable(module.denoiser.network)
+
     def on_step(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._refuse("update")
-        parameters = trainable(module.denoiser.network)
         for average in self.averages.values():
-            average.update(parameters, module.images, module.batch)
+            average.update(self.parameters, module.images, module.batch)
         if trainer.is_global_zero and passed(module.images, module.batch, self.snapshot_every_images):
             folder = Path(trainer.default_root_dir) / "checkpoints" / "ema"
             write_snapshot(folder / f"{module.images:09d}.safetensors", self.averages, module.images)
