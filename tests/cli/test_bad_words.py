@@ -40,6 +40,7 @@ def test_a_mistake_is_named_with_its_fix(words, line, refused):
 def test_sampling_mistakes_are_named(smallbatch, refused):
     smallbatch("train", *TINY, "schedule=ddpm_linear")
     (run,) = Path("runs/digits").iterdir()
+    assert "set ema.snapshot_every_images in training" in refused("sample", f"run={run}", "n=2", "ema_width=0.1")
     assert "did you mean" in refused("sample", "run=runs")
     assert "give balanced, random, none, or a class from 0 to 9" in refused("sample", f"run={run}", "labels=10")
     assert "must end in .npz" in refused("sample", f"run={run}", "n=2", "steps=2", "out=a.png")

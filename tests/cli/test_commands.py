@@ -24,9 +24,12 @@ def test_help_names_every_command(smallbatch):
 
 
 @pytest.mark.parametrize("command", ["train", "sample"])
-def test_a_commands_help_shows_examples_choices_and_settings(command, smallbatch):
-    shown = smallbatch(command, "--help")
-    assert "Examples" in shown and "sampler: ancestral, ddim, dpmpp_2m, heun" in shown and "steps:" in shown
+def test_a_commands_help_shows_examples_choices_and_settings(command, smallbatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        smallbatch(command, "--help")
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert "Examples" in shown and "ancestral, ddim, dpmpp_2m, heun" in shown and "steps:" in shown
 
 
 def test_a_run_leaves_its_record_pictures_and_weights(smallbatch):
@@ -124,6 +127,20 @@ def test_a_denoiser_comes_back_from_its_folder_with_the_averaged_weights(smallba
     for name, value in denoiser.network.named_parameters():
         assert torch.equal(value, average[name])
     assert json.loads((folder / "model.json").read_text())["images"] == 320
+
+
+def test_another_width_of_average_is_rebuilt_from_snapshots(smallbatch):
+    smallbatch("train", *TINY, "ema.snapshot_every_images=32")
+    folder = only_run("runs")
+    said = smallbatch("sample", f"run={folder}", "n=2", "steps=2", "ema_width=0.1", "out=wider.npz")
+    assert "rebuilt from snapshots; its profile is off by 0.0%" in said
+    kept = dict(runs.load(folder).network.named_parameters())
+    averages = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["callbacks"]["EMA"]
+    for width, expected in ((0.05, kept), (0.1, averages["power_10"])):
+        denoiser = runs.load(folder)
+        runs.reaverage(denoiser, folder, width)
+        for name, value in denoiser.network.named_parameters():
+            torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-6)  # float16 snapshots
 
 
 def test_a_dry_run_plans_and_trains_nothing(smallbatch):

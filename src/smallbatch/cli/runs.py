@@ -12,9 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
 from smallbatch.denoiser import Denoiser
+from smallbatch.ema import overwrite
 from smallbatch.errors import UserError
 from smallbatch.files import replacing
 from smallbatch.notation import ImageSpec
+from smallbatch.posthoc import blend, load_snapshots, reconstruct
 
 # What a run's result does not depend on: where it goes, what is watched, on how many devices; `run` repeats the rest.
 ELSEWHERE = ("run", "root", "name", "logger", "log", "checkpoint", "samples", "validation", "progress", "callbacks")
@@ -73,3 +75,11 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Denoiser:
     denoiser = instantiate(known["denoiser"], _convert_="all")(spec=ImageSpec(**known["spec"]))
     denoiser.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     return denoiser.eval().to(device)
+
+
+def reaverage(denoiser: Denoiser, folder: str | Path, relative_std: float) -> float:
+    """Gives the network an average of another width, rebuilt from snapshots; returns its profile's misfit."""
+    snapshots = load_snapshots(Path(folder) / "checkpoints" / "ema")
+    images = about(Path(folder))["images"]
+    overwrite(dict(denoiser.network.named_parameters()), reconstruct(snapshots, relative_std, images))
+    return blend(snapshots, relative_std, images).misfit

@@ -26,6 +26,9 @@ def run(config: DictConfig) -> None:
         raise UserError(f"n={config.n} must be at least 1")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     denoiser = runs.load(config.run, device)
+    if config.ema_width is not None:
+        misfit = runs.reaverage(denoiser, config.run, config.ema_width)
+        print(f"average of width {config.ema_width} rebuilt from snapshots; its profile is off by {misfit:.1%}")
     labels = choose(config.labels, config.n, denoiser.spec.classes, config.seed)
     sampler = instantiate(config.sampler, _convert_="all")
     images = draw(denoiser, sampler, labels, config.n, config.seed, config.batch)
