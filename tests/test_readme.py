@@ -48,7 +48,7 @@ def test_a_command_shown_composes(command, words):
 
 
 def test_the_tree_shown_names_every_file_of_the_package():
-    tree = README.split("src/smallbatch/\n")[1].split("```")[0]
+    tree = README.split("src/smallbatch/\n")[1].split("\ntests/")[0]
     package = ROOT / "src" / "smallbatch"
     named = {*re.findall(r"\b(\w+\.py)", tree), *re.findall(r"\b(\w+/)", tree)}
     there = {f.name for f in package.glob("*.py")} | {f"{f.name}/" for f in package.iterdir() if f.is_dir()}
