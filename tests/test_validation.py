@@ -11,7 +11,7 @@ from tests.tiny import tiny_denoiser
 
 def test_points_are_the_quantiles_of_the_cut_normal():
     logsnr = points(20_000).double()
-    assert (LOW < logsnr).all() and (logsnr < HIGH).all() and (logsnr.diff() > 0).all()
+    assert (logsnr > LOW).all() and (logsnr < HIGH).all() and (logsnr.diff() > 0).all()
     grid = torch.linspace(LOW, HIGH, 200_001, dtype=torch.float64)
     density = (-((grid - MEAN) ** 2) / (2 * STD**2)).exp()
     mean = (grid * density).sum() / density.sum()
@@ -26,7 +26,7 @@ def test_a_denoiser_that_says_zero_has_the_same_x0_error_everywhere(prediction, 
     denoiser = tiny_denoiser(SCHEDULES[schedule], PREDICTIONS[prediction])
 
     def zero(x_t, level, condition, keep=None):
-        a, b = denoiser.prediction.basis(level)
+        _, b = denoiser.prediction.basis(level)
         return b * x_t / level.sigma  # the output that decodes to x0 = 0
 
     denoiser.forward = zero

@@ -56,6 +56,12 @@ def test_the_same_words_again_do_nothing_and_other_words_get_another_folder(smal
     assert len(list(Path("runs/digits").iterdir())) == 2
 
 
+def test_a_sweep_goes_on_after_a_job_that_fails(smallbatch, refused):
+    line = refused("train", "-m", *TINY, "accumulation=1,5,2")
+    assert "nearest: 30, 35" in line
+    assert len(list(Path("runs/digits").iterdir())) == 2
+
+
 def test_a_run_of_minutes_stops_and_knows_its_share(smallbatch):
     smallbatch("train", *TINY, "budget.images=null", "budget.minutes=0.03", "samples.every_images=null")
     rows = read(only_run("runs"))

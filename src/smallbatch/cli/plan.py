@@ -56,7 +56,7 @@ def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
     denoiser = on_meta(objects["denoiser"], spec)
     parameters, (flops, activations) = count(denoiser.network), measure(denoiser)
     rows = config.batch // config.accumulation // max(int(config.devices), 1)
-    averages = len(config.ema.profiles) if config.ema else 0
+    averages = len(config.ema.profiles)
     images = config.budget.images
     kept = activations * rows // (2 if config.precision == "bf16" else 1)
     return {

@@ -1,8 +1,10 @@
 """`smallbatch train`: configuration -> objects -> a run folder."""
 
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import torch
@@ -12,22 +14,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from smallbatch import pictures
 from smallbatch.callbacks.budget import Budget
-from smallbatch.callbacks.checkpoint import AtomicCheckpointIO, last_good
-from smallbatch.callbacks.record import MetricsFile, read, rewind
+from smallbatch.callbacks.checkpoint import AtomicCheckpointIO
+from smallbatch.callbacks.ema import EMA
+from smallbatch.callbacks.record import MetricsFile, read
 from smallbatch.cli import plan, runs
+from smallbatch.cli.resume import Start, find_start, open_folder
 from smallbatch.data.stream import micro_batch
 from smallbatch.errors import UserError
-from smallbatch.files import replacing
 from smallbatch.module import DiffusionModule
 from smallbatch.randomness import key
 
-
-class Start(NamedTuple):
-    """Where a resumed run goes on."""
-
-    checkpoint: Path
-    images: int
-    seconds: float
+Export = Callable[[L.Trainer, DiffusionModule], None]
 
 
 def run(config: DictConfig) -> Path | None:
@@ -37,6 +34,7 @@ def run(config: DictConfig) -> Path | None:
     if config.dry_run:
         plan.show(plan.plan(config, objects), config.out)
         return None
+    module = build(config, objects)
     folder = runs.run_folder(config, objects["data"].fingerprint)
     local = open_folder(config, folder)
     start = find_start(config.resume, folder, local, config.batch)
@@ -44,10 +42,10 @@ def run(config: DictConfig) -> Path | None:
     if start and budget.spent(start.images, start.seconds) >= 1:
         say(f"already trained: {folder}")
         return folder
-    fit(config, objects, folder, local, start)
-    if budget.asked is not None:
+    fit(config, objects, module, folder, local, start)
+    if module.interrupted:
         say(f"stopped by a signal; the same command resumes {folder}")
-        sys.exit(128 + budget.asked)
+        sys.exit(128 + (budget.asked or signal.SIGTERM))  # another rank may be the one that was asked
     finish(folder)
     return folder
 
@@ -61,27 +59,9 @@ def check(config: DictConfig) -> None:
         raise UserError(f"precision={config.precision} is not known: use {' or '.join(config.precisions)}")
 
 
-def fit(config: DictConfig, objects: dict[str, Any], folder: Path, local: MetricsFile, start: Start | None) -> None:
-    data = objects["data"]
-    module = build(config, objects)
-    callbacks = objects["callbacks"]
-    flops, _ = plan.measure(plan.on_meta(objects["denoiser"], data.spec))
-    callbacks["speed"] = callbacks["speed"](flops_per_image=flops)
-    callbacks["checkpoint"] = callbacks["checkpoint"](export=exporter(config, folder, data, callbacks["ema"]))
-    trainer = objects["trainer"](
-        callbacks=[callback for callback in callbacks.values() if callback],
-        logger=[local, *mirrors(config, objects["logger"], folder)],
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=folder,
-    )
-    local.event(f"resumed at {start.images} images" if start else "started")
-    say(f"{'resuming' if start else 'training'} in {folder}")
-    trainer.fit(module, data, ckpt_path=start and start.checkpoint, weights_only=True)
-    local.event(f"{'interrupted' if module.interrupted else 'finished'} at {module.images} images")
-
-
 def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
-    """The module with its network initialised from the seed, laid out and compiled as asked."""
+    """The module with its network initialised from the seed, laid out and compiled as asked; the data read."""
+    objects["data"].setup("fit")
     torch.manual_seed(key(config.seed, "initial weights"))
     module = objects["module"](denoiser=objects["denoiser"](spec=objects["data"].spec))
     network = module.denoiser.network
@@ -92,18 +72,42 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     return module
 
 
-def exporter(config: DictConfig, folder: Path, data: L.LightningDataModule, ema: Any) -> Any:
+def fit(
+    config: DictConfig,
+    objects: dict[str, Any],
+    module: DiffusionModule,
+    folder: Path,
+    local: MetricsFile,
+    start: Start | None,
+) -> None:
+    data, callbacks = objects["data"], objects["callbacks"]
+    flops, _ = plan.measure(plan.on_meta(objects["denoiser"], data.spec))
+    callbacks["speed"] = callbacks["speed"](flops_per_image=flops)
+    callbacks["checkpoint"] = callbacks["checkpoint"](export=exporter(config, folder, data, callbacks["ema"]))
+    trainer = objects["trainer"](
+        callbacks=list(callbacks.values()),
+        logger=[local, *mirrors(config, objects["logger"], folder)],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+    )
+    local.event(f"resumed at {start.images} images" if start else "started")
+    say(f"{'resuming' if start else 'training'} in {folder}")
+    trainer.fit(module, data, ckpt_path=start and start.checkpoint, weights_only=True)
+    local.event(f"{'interrupted' if module.interrupted else 'finished'} at {module.images} images")
+
+
+def exporter(config: DictConfig, folder: Path, data: L.LightningDataModule, ema: EMA) -> Export:
     """Writes model.safetensors and model.json: enough to sample without the training configuration."""
     known = {
         "denoiser": OmegaConf.to_container(config.run.denoiser, resolve=True),
         "spec": data.spec._asdict(),
         "class_names": data.class_names,
         "data_fingerprint": data.fingerprint,
-        "ema": ema and ema.keep,
+        "ema": ema.keep,
     }
 
     def export(trainer: L.Trainer, module: DiffusionModule) -> None:
-        runs.save(folder, module.denoiser, ema.weights() if ema else {}, known | {"images": module.images})
+        runs.save(folder, module.denoiser, ema.weights(), known | {"images": module.images})
 
     return export
 
@@ -119,32 +123,6 @@ def mirrors(config: DictConfig, loggers: dict[str, Any], folder: Path) -> list[A
 @rank_zero_only
 def say(text: str) -> None:
     print(text, flush=True)
-
-
-def open_folder(config: DictConfig, folder: Path) -> MetricsFile:
-    """The run folder, locked and described by rank 0."""
-    if rank_zero_only.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        runs.lock(folder)
-        with replacing(folder / "config.yaml") as partial:
-            OmegaConf.save(config, partial, resolve=True)
-    return MetricsFile(folder)
-
-
-def find_start(resume: str, folder: Path, local: MetricsFile, batch: int) -> Start | None:
-    """The newest whole checkpoint; the record is wound back to it."""
-    if resume not in ("auto", "never", "must"):
-        raise UserError(f"{resume=}: give auto, never or must")
-    path = last_good(folder / "checkpoints", warn=local.event)
-    if resume == "never" and path:
-        raise UserError(f"resume=never, but {folder} already holds a checkpoint; resume=auto goes on with it")
-    if resume == "must" and not path:
-        raise UserError(f"resume=must, but {folder} holds no checkpoint; resume=auto starts a new run")
-    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True) if path else {}
-    images = saved["global_step"] * batch if saved else 0
-    if rank_zero_only.rank == 0:
-        rewind(folder, images)
-    return Start(path, images, saved["callbacks"]["Budget"]["seconds"]) if saved else None
 
 
 @rank_zero_only

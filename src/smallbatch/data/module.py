@@ -59,6 +59,10 @@ class ImageData(L.LightningDataModule, ABC):
     def held_out(self, indices: Int[Tensor, " n"], device: torch.device | str) -> Batch:
         return self.held_out_store.take(indices).to(device).batch
 
+    def setup(self, stage: str) -> None:
+        """Reads both parts, so that an image that cannot be read is refused before training starts."""
+        assert len(self.train_store) and len(self.held_out_store)
+
     def train_dataloader(self) -> DataLoader:
         """Continues where the restored optimizer step left the stream: no loader state is ever saved."""
         trainer = self.trainer
