@@ -139,7 +139,7 @@ def test_attention_is_a_softmax_of_scaled_products():
         ({"multipliers": [1, 2, 2, 2, 2]}, "size 8 cannot be halved 4 times: use 16"),
         ({"attention_at": [5]}, r"attention_at=5: .*\[4, 8\]"),
         ({"heads": 3}, "heads=3 does not divide the 16"),
-        ({"head_width": 12}, "head_width=12 does not divide the 16 .* use 4"),
+        ({"head_width": 12}, "head_width=12 does not divide the 16 .* use 8"),
         ({"head_order": "new"}, "'new' is not known: use one of heads_first, qkv_first"),
         ({"width": 33}, "width=33 is odd"),
     ],
