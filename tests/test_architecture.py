@@ -21,7 +21,8 @@ MAY = {  # the package's own modules that each file of the mathematics may name
     "denoiser": BASE | {"predictions", "schedules"},
     "objective": BASE | {"denoiser", "masking", "randomness", "timesteps", "weightings"},
     "solvers": BASE,
-    "sampler": BASE | {"denoiser", "schedules", "solvers"},
+    "wrappers": BASE | {"denoiser"},
+    "sampler": BASE | {"denoiser", "schedules", "solvers", "wrappers"},
     "oracle": BASE,
     "validation": BASE | {"denoiser", "randomness"},
     "networks": BASE | {"networks"},
@@ -29,7 +30,7 @@ MAY = {  # the package's own modules that each file of the mathematics may name
     "optimizers": BASE,
     "ema": BASE,
     "posthoc": BASE | {"ema", "files"},
-    "guard": BASE | {"timesteps"},
+    "guard": BASE,
 }
 
 

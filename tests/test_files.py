@@ -21,17 +21,19 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_text() == "new" and [*tmp_path.iterdir()] == [path]
 
 
-def test_the_checkpoint_before_the_last_is_kept_and_used_when_the_last_is_cut_short(tmp_path):
+@pytest.mark.parametrize("size", [0, 100, -1])
+def test_a_checkpoint_that_is_cut_short_is_set_aside_for_the_one_before(size, tmp_path):
     io, warnings = AtomicCheckpointIO(), []
+    assert last_good(tmp_path, warnings.append) is None
     for step in (1, 2, 3):
         io.save_checkpoint({"step": step, "filler": "x" * 1000}, tmp_path / "last.ckpt")
-    assert io.load_checkpoint(last_good(tmp_path, warnings.append))["step"] == 3
-    whole = (tmp_path / "last.ckpt").read_bytes()
-    for size in (0, 100, len(whole) - 1):
-        (tmp_path / "last.ckpt").write_bytes(whole[:size])
-        assert io.load_checkpoint(last_good(tmp_path, warnings.append))["step"] == 2
-    assert len(warnings) == 3 and "falling back" in warnings[0]
-    assert last_good(tmp_path / "empty", warnings.append) is None
+    path, saved = last_good(tmp_path, warnings.append)
+    assert saved["step"] == 3 and not warnings
+    path.write_bytes(path.read_bytes()[:size])
+    assert last_good(tmp_path, warnings.append)[1]["step"] == 2 and "falling back" in warnings[0]
+    io.save_checkpoint({"step": 4}, path)
+    assert io.load_checkpoint(tmp_path / "previous.ckpt")["step"] == 2  # the good one is still there
+    assert (tmp_path / "last.bad").exists()
 
 
 def test_the_record_is_wound_back_to_the_checkpoint_and_forgets_a_broken_line(tmp_path):

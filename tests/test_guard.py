@@ -5,7 +5,7 @@ import torch
 
 from smallbatch.errors import UserError
 from smallbatch.guard import Guard
-from smallbatch.timesteps import Observed
+from smallbatch.notation import Observed
 
 
 def observed(loss, logsnr):

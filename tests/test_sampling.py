@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from smallbatch import schedules as S
-from smallbatch.denoiser import clipped, guided
 from smallbatch.errors import UserError
 from smallbatch.notation import Condition
-from smallbatch.oracle import DatasetOracle, GaussianOracle, swapped
+from smallbatch.oracle import DatasetOracle, GaussianOracle
 from smallbatch.randomness import SampleNoise
 from smallbatch.sampler import Karras, Sampler, UniformTime
 from smallbatch.solvers import DDIM, integrate
+from smallbatch.wrappers import clipped, guided, swapped
 from tests.leaves import PATHS, PREDICTIONS, SCHEDULES, SOLVERS
 from tests.tiny import tiny_denoiser
 

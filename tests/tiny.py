@@ -17,6 +17,7 @@ class Tiny(Network):
 
     def __init__(self, spec: ImageSpec, outputs: int):
         super().__init__()
+        self.classes = spec.classes
         self.label = nn.Embedding(max(spec.classes, 1), spec.channels)
         self.conv = nn.Conv2d(spec.channels, outputs * spec.channels, 3, padding=1)
 

@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Raised before training starts wherever input is wrong; the command line prints its message and exits with 2."""
+    """Raised before training starts wherever input is wrong; the command line prints its message and exits with 1."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from smallbatch.errors import UserError
-from smallbatch.timesteps import Observed
+from smallbatch.notation import Observed
 
 
 class Guard:

@@ -10,6 +10,8 @@ class LearningRate(ABC):
     """A warm-up in a straight line over `warmup_images`, then the leaf's own shape."""
 
     def __init__(self, warmup_images: int = 0):
+        if warmup_images < 0:
+            raise UserError(f"lr_schedule: {warmup_images=} must be at least 0")
         self.warmup_images = warmup_images
 
     @abstractmethod
@@ -42,6 +44,8 @@ class InverseSqrt(LearningRate):
 
     def __init__(self, reference_images: int, warmup_images: int = 0):
         super().__init__(warmup_images)
+        if reference_images < 1:
+            raise UserError(f"lr_schedule: {reference_images=} must be at least 1")
         self.reference_images = reference_images
 
     def shape(self, images: int, progress: float) -> float:

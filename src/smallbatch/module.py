@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from smallbatch.denoiser import Denoiser
+from smallbatch.errors import UserError
 from smallbatch.learning_rates import LearningRate
-from smallbatch.notation import Batch
+from smallbatch.notation import Batch, Observed
 from smallbatch.objective import Objective
 from smallbatch.randomness import Step, key
-from smallbatch.timesteps import Observed
 
 
 class DiffusionModule(L.LightningModule):
@@ -30,12 +30,14 @@ class DiffusionModule(L.LightningModule):
         lr_schedule: LearningRate,
         batch: int,
         seed: int,
-        clip_norm: float = torch.inf,
+        clip_norm: float | None = None,
     ):
         super().__init__()
+        if clip_norm is not None and clip_norm <= 0:
+            raise UserError(f"{clip_norm=} must be above 0, or null for no clipping")
         self.denoiser, self.objective = denoiser, objective
         self.optimizer, self.lr_schedule = optimizer, lr_schedule
-        self.batch, self.seed, self.clip_norm = batch, seed, clip_norm
+        self.batch, self.seed, self.clip_norm = batch, seed, torch.inf if clip_norm is None else clip_norm
         self.progress = 0.0  # share of the budget spent
         self.seconds = 0.0  # spent in training, over all resumptions
         self.window_ended = False  # whether the last micro-batch completed an optimizer step
@@ -72,6 +74,7 @@ class DiffusionModule(L.LightningModule):
         super().optimizer_step(epoch, batch_idx, optimizer, closure)
         self.observed = self._all_rows()
         self.objective.observe(self.observed)
+        self.denoiser.prediction.observe(self.observed)
         self.window_ended = True
 
     def _all_rows(self) -> Observed:

@@ -62,6 +62,17 @@ class Denoised(NamedTuple):
     variance: Image | None = None
 
 
+class Observed(NamedTuple):
+    """What one optimizer step saw, in global row order: all that anything adaptive may learn from."""
+
+    t: Time
+    logsnr: PerImage
+    loss: PerImage  # weighted, before the importance correction
+    error: PerTerm  # in the output's own space
+    pooled: PerTerm
+    gram: Float[Tensor, "b k k"] | None = None
+
+
 @dataclass(frozen=True)
 class NoiseLevel:
     """A point on the path x_t = alpha * x0 + sigma * eps, one per image."""

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.masking import Masking
-from smallbatch.notation import Condition, Image, PerImage, Time
+from smallbatch.notation import Condition, Image, Observed, PerImage, Time
 from smallbatch.randomness import Step
-from smallbatch.timesteps import Observed, Timesteps
+from smallbatch.timesteps import Timesteps
 from smallbatch.weightings import Weighting
 
 
@@ -51,3 +51,4 @@ class Objective(nn.Module):
     def observe(self, observed: Observed) -> None:
         """Once per optimizer step, after it, with the rows of all ranks and micro-batches: the one way to adapt."""
         self.timesteps.density.observe(observed)
+        self.weighting.observe(observed)

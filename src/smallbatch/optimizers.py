@@ -19,6 +19,8 @@ def adamw(
     fused: bool = True,
 ) -> torch.optim.AdamW:
     """AdamW with beta2 = 0.5^(batch / halflife): Marek et al. 2025 (2507.07101) keep it over batch sizes."""
+    if lr <= 0 or not 0 <= beta1 < 1:
+        raise UserError(f"optimizer: {lr=} must be above 0, and {beta1=} lie in [0, 1)")
     if beta2_halflife_images <= 0:
         raise UserError(f"optimizer: {beta2_halflife_images=} must be above 0")
     betas = (beta1, 0.5 ** (batch / beta2_halflife_images))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from smallbatch.notation import Denoise, Denoised, Image, NoiseLevel
+from smallbatch.notation import Denoised, Image, NoiseLevel
 
 
 class GaussianOracle:
@@ -32,14 +32,3 @@ class DatasetOracle:
         distance = (x_t[:, None] - means).square().sum(dim=(2, 3, 4))
         share = (-distance / (2 * level.sigma.flatten(1).square())).softmax(dim=1)
         return level.unmix(x_t, torch.einsum("bn,nchw->bchw", share, self.images))
-
-
-def swapped(learned: Denoise, oracle: Denoise, low: float, high: float) -> Denoise:
-    """The oracle where low <= t < high, the learned denoiser elsewhere."""
-
-    def denoise(x_t: Image, level: NoiseLevel) -> Denoised:
-        inside = ((low <= level.t) & (level.t < high))[:, None, None, None]
-        told, known = learned(x_t, level), oracle(x_t, level)
-        return Denoised(torch.where(inside, known.x0, told.x0), torch.where(inside, known.eps, told.eps), told.variance)
-
-    return denoise

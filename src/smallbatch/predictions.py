@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from smallbatch.notation import Coefficient, Denoised, Image, NoiseLevel, Output, PerImage, PerTerm, Seen
+from smallbatch.notation import Coefficient, Denoised, Image, NoiseLevel, Observed, Output, PerImage, PerTerm, Seen
 
 
 class Terms(NamedTuple):
@@ -37,6 +37,9 @@ class Prediction(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, out: Output, x_t: Image, level: NoiseLevel) -> Denoised: ...
+
+    def observe(self, observed: Observed) -> None:
+        """Called once per optimizer step, after it. Linear heads learn nothing from it."""
 
 
 class Linear(Prediction):

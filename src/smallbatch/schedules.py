@@ -119,6 +119,8 @@ class LinearBetas(NoiseSchedule):
 
     def __init__(self, path: Path, steps: int = 1000, first: float = 1e-4, last: float = 0.02):
         super().__init__(path)
+        if steps < 1:
+            raise UserError(f"schedule: {steps=} must be at least 1")
         if last * 1000 / steps >= 1:
             raise UserError(f"schedule: {steps=} is too few for {last=}: beta would reach {last * 1000 / steps:g}")
         self.steps = steps

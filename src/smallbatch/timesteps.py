@@ -1,28 +1,16 @@
 """Where training time is spent: a draw of u in [0, 1), then a density that turns u into t."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from smallbatch.notation import PerImage, PerTerm, Time
+from smallbatch.errors import UserError
+from smallbatch.notation import Observed, PerImage, Time
 from smallbatch.randomness import Step, generator
 from smallbatch.schedules import NoiseSchedule
 
 GOLDEN = 0.6180339887498949
-
-
-class Observed(NamedTuple):
-    """What one optimizer step saw, in global row order: all that anything adaptive may learn from."""
-
-    t: Time
-    logsnr: PerImage
-    loss: PerImage  # weighted, before the importance correction
-    error: PerTerm  # in the output's own space
-    pooled: PerTerm
-    gram: Float[Tensor, "b k k"] | None = None
 
 
 class Draw(ABC):
@@ -109,6 +97,8 @@ class Timesteps(nn.Module):
 
     def __init__(self, draw: Draw, density: Density):
         super().__init__()
+        if not isinstance(draw, Draw):
+            raise UserError(f"timesteps.draw={draw} is a group: choose it as timesteps/draw={draw}")
         self.draw, self.density = draw, density
 
     def forward(self, step: Step, rows: int, schedule: NoiseSchedule, device: torch.device) -> tuple[Time, PerImage]:

@@ -19,7 +19,7 @@ def points(n: int) -> PerImage:
 
 
 @torch.no_grad()
-def errors(denoiser: Denoiser, batch: Batch, indices: list[int], logsnr: PerImage) -> Float[Tensor, "b 3"]:
+def held_out_errors(denoiser: Denoiser, batch: Batch, indices: list[int], logsnr: PerImage) -> Float[Tensor, "b 3"]:
     """Mean squared error of x0, eps and v at each point; its noise depends on the point's index alone.
 
     Tables take their nearest level. From the x0 estimate: eps-MSE = SNR x0-MSE, v-MSE = (1 + SNR) x0-MSE.

@@ -8,13 +8,16 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
-from smallbatch.notation import NoiseLevel, PerTerm
+from smallbatch.notation import NoiseLevel, Observed, PerTerm
 from smallbatch.predictions import Terms
 
 
 class Weighting(nn.Module, ABC):
     @abstractmethod
     def forward(self, terms: Terms, level: NoiseLevel) -> PerTerm: ...
+
+    def observe(self, observed: Observed) -> None:
+        """Called once per optimizer step, after it. Fixed weights learn nothing."""
 
 
 class Plain(Weighting):

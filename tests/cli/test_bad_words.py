@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,7 @@ from tests.cli import TINY
         ("train timesteps/draw=stratifed", "timesteps/draw=stratifed is not known; nearest: stratified"),
         ("train -m prediction=v,epss", "prediction=epss is not known; nearest: eps"),
         ("train batch=65 accumulation=4", "nearest: 64, 68"),
-        ("train batch=0", "batch=0 must be a whole number above 0"),
+        ("train batch=0", "batch=0 must be a whole number, at least 1"),
         ("train precision=fp8", "precision=fp8 is not known: use fp32 or bf16"),
         ("train budget.images=null", "give budget.images or budget.minutes"),
         ("train budget.images=-5", "budget.images=-5 must be above 0"),
@@ -28,9 +29,25 @@ from tests.cli import TINY
         ("train ema.keep=power_5", "nearest: power_05"),
         ("train resume=perhaps", "give auto, never or must"),
         ("train resume=must", "holds no checkpoint"),
+        ("train seed=abc", "seed=abc must be a whole number, at least 0"),
+        ("train data.batch=16", "data.batch=16 follows batch=64: set batch alone"),
+        ("train clip_norm=-1", "must be above 0, or null"),
+        ("train optimizer.lr=-1", "lr=-1 must be above 0"),
+        ("train lr_schedule.warmup_images=-5", "must be at least 0"),
+        ("train schedule=ddpm_linear schedule.steps=0", "must be at least 1"),
+        ("train schedule=ddpm_linear schedule.steps=100 sampler=ancestral", "visits a noise level twice"),
+        ("train network.dropout=2", "lie in [0, 1)"),
+        ("train validation.count=0", "validation.count=0 must be at least 1"),
+        ("train samples.rows=0", "samples.rows=0 must be at least 1"),
+        ("train check_finite_every_steps=0", "must be at least 1"),
+        ("train sampler.guidance=2 sampler.guidance_interval=[1]", "needs two ends of log-SNR"),
+        ("train root=/proc/nowhere", "/proc/nowhere"),
+        ("sample run=nowhere n=abc", "n=abc must be a whole number"),
+        ("sample run=nowhere guidance=null", "guidance=None must be a number"),
+        ("sample run=nowhere out=a.png", "must end in .npz"),
         ("sample", "run must be given"),
         ("sample run=nowhere", "run=nowhere holds no model.json"),
-        ("sample run=nowhere n=0", "n=0 must be at least 1"),
+        ("sample run=nowhere n=0", "n=0 must be a whole number, at least 1"),
     ],
 )
 def test_a_mistake_is_named_with_its_fix(words, line, refused):
@@ -43,9 +60,35 @@ def test_sampling_mistakes_are_named(smallbatch, refused):
     assert "set ema.snapshot_every_images in training" in refused("sample", f"run={run}", "n=2", "ema_width=0.1")
     assert "did you mean" in refused("sample", "run=runs")
     assert "give balanced, random, none, or a class from 0 to 9" in refused("sample", f"run={run}", "labels=10")
-    assert "must end in .npz" in refused("sample", f"run={run}", "n=2", "steps=2", "out=a.png")
+    assert "guidance=3 needs labels" in refused("sample", f"run={run}", "n=2", "labels=none", "guidance=3")
     assert "visits a noise level twice" in refused("sample", f"run={run}", "n=2", "steps=2000")
     assert "resume=auto goes on with it" in refused("train", *TINY, "schedule=ddpm_linear", "resume=never")
+
+
+def test_a_damaged_model_is_named(smallbatch, refused):
+    smallbatch("train", *TINY)
+    (run,) = Path("runs/digits").iterdir()
+    weights = run / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "model.safetensors cannot be read" in refused("sample", f"run={run}")
+    (run / "model.json").write_text('{"denoiser": ')
+    assert "model.json cannot be read" in refused("sample", f"run={run}")
+
+
+def test_checkpoints_that_cannot_be_read_are_not_silently_replaced(smallbatch, refused):
+    smallbatch("train", *TINY)
+    for checkpoint in Path("runs").glob("*/*/checkpoints/*.ckpt"):
+        checkpoint.write_bytes(b"PK")
+    assert "no checkpoint in" in refused("train", *TINY)
+    assert len(list(Path("runs").glob("*/*/checkpoints/*.bad"))) == 2
+
+
+def test_an_unconditional_network_is_given_no_labels(smallbatch, refused):
+    smallbatch("train", *TINY, "network.class_conditional=false")
+    (run,) = Path("runs/digits").iterdir()
+    smallbatch("sample", f"run={run}", "n=4", "steps=2", "out=a.npz")
+    assert "arr_1" not in np.load("a.npz")
+    assert "knows no classes" in refused("sample", f"run={run}", "labels=3")
 
 
 def test_numbers_that_are_not_finite_stop_the_run_and_keep_the_last_checkpoint(smallbatch, refused, monkeypatch):

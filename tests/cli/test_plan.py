@@ -19,6 +19,7 @@ class Attending(Network):
 
     def __init__(self, spec, outputs):
         super().__init__()
+        self.classes = 0
         self.attention = Attention(8, heads=2)
 
     def forward(self, x, clock, condition, keep=None):

@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from smallbatch.callbacks.cadence import ImagesCallback
+from smallbatch.errors import UserError
 from smallbatch.files import replacing
 from smallbatch.module import DiffusionModule
 
@@ -37,7 +38,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class Checkpoint(ImagesCallback):
-    """Saves all that resuming needs, and then the weights by `export(trainer, module)` on rank 0.
+    """Exports the weights by `export(trainer, module)` on rank 0, and then saves all that resuming needs.
 
     Comes last among the callbacks: whatever they did at this step is in the checkpoint.
     """
@@ -50,20 +51,20 @@ class Checkpoint(ImagesCallback):
         return super().due(module) or module.interrupted
 
     def on_due(self, trainer: L.Trainer, module: DiffusionModule) -> None:
-        trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / LAST)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero:  # first, so that a finished checkpoint never stands beside older weights
             self.export(trainer, module)
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / LAST)
 
 
-def last_good(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint in `folder` that loads whole."""
-    for path in (folder / LAST, folder / PREVIOUS):
-        if not path.exists():
-            continue
+def last_good(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint in `folder` that loads whole, and its content; one that does not is set aside."""
+    there = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
+    for path in there:
         try:
-            torch.load(path, map_location="cpu", weights_only=True)
+            return path, torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a truncated file fails in many ways
             warn(f"{path} cannot be read ({type(error).__name__}): falling back to the one before")
-        else:
-            return path
+            path.rename(path.with_suffix(".bad"))
+    if there:
+        raise UserError(f"no checkpoint in {folder} can be read; move the folder away to start again")
     return None

@@ -10,6 +10,7 @@ from smallbatch import pictures
 from smallbatch.callbacks.cadence import ImagesCallback
 from smallbatch.callbacks.ema import averaged
 from smallbatch.data.images import to_pixels
+from smallbatch.errors import UserError
 from smallbatch.module import DiffusionModule
 from smallbatch.notation import Condition
 from smallbatch.randomness import SampleNoise
@@ -21,6 +22,8 @@ class SampleGrid(ImagesCallback):
 
     def __init__(self, sampler: Sampler, every_images: int | None, rows: int = 4, seed: int = 0):
         super().__init__(every_images)
+        if rows < 1:
+            raise UserError(f"samples.rows={rows} must be at least 1")
         self.sampler, self.rows, self.seed = sampler, rows, seed
 
     def on_due(self, trainer: L.Trainer, module: DiffusionModule) -> None:

@@ -3,6 +3,7 @@
 import lightning as L
 
 from smallbatch.callbacks.cadence import StepCallback
+from smallbatch.errors import UserError
 from smallbatch.guard import Guard
 from smallbatch.module import DiffusionModule
 
@@ -11,6 +12,8 @@ class StopOnNonFinite(StepCallback):
     """Looks every `every_steps` optimizer steps (a look waits for the device), and before a checkpoint is written."""
 
     def __init__(self, every_steps: int = 1):
+        if every_steps < 1:
+            raise UserError(f"check_finite_every_steps={every_steps} must be at least 1")
         self.every_steps, self.guard = every_steps, Guard()
 
     def on_step(self, trainer: L.Trainer, module: DiffusionModule) -> None:

@@ -7,8 +7,9 @@ from smallbatch.callbacks.cadence import ImagesCallback
 from smallbatch.callbacks.ema import averaged
 from smallbatch.callbacks.losses import CENTRES, bins
 from smallbatch.callbacks.record import Figure, record
+from smallbatch.errors import UserError
 from smallbatch.module import DiffusionModule
-from smallbatch.validation import errors, points
+from smallbatch.validation import held_out_errors, points
 
 
 class Validation(ImagesCallback):
@@ -16,6 +17,8 @@ class Validation(ImagesCallback):
 
     def __init__(self, every_images: int | None, count: int = 1024, chunk: int = 256):
         super().__init__(every_images)
+        if count < 1:
+            raise UserError(f"validation.count={count} must be at least 1")
         self.count, self.chunk = count, chunk
 
     def on_due(self, trainer: L.Trainer, module: DiffusionModule) -> None:
@@ -25,7 +28,7 @@ class Validation(ImagesCallback):
         with averaged(trainer, module), trainer.precision_plugin.forward_context():
             for mine in torch.arange(trainer.global_rank, self.count, trainer.world_size).split(self.chunk):
                 batch = data.held_out(mine % data.held_out_length, module.device)
-                measured = errors(module.denoiser, batch, mine.tolist(), logsnr[mine]).double().cpu()
+                measured = held_out_errors(module.denoiser, batch, mine.tolist(), logsnr[mine]).double().cpu()
                 rows = torch.cat([measured, torch.ones(len(mine), 1, dtype=torch.float64)], dim=1)
                 sums.index_add_(0, bins(logsnr[mine]), rows)
         module.train()

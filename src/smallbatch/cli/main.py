@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,10 +43,10 @@ def main() -> None:
             quickstart.run(argv[2:])
         else:
             dispatch(command, argv)
-    except UserError as error:
-        sys.exit(f"smallbatch {command}: {error}")
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(f"smallbatch {command}: {explain(error, conf_dir(), command, argv[2:])}")
+    except (UserError, OSError) as error:
+        sys.exit(f"smallbatch {command}: {error}")
 
 
 def dispatch(command: str, argv: list[str]) -> Any:
@@ -58,11 +60,16 @@ def dispatch(command: str, argv: list[str]) -> Any:
         nonlocal returned
         sys.argv = argv  # Lightning starts the other ranks with these words
         try:
+            if HydraConfig.get().mode == RunMode.MULTIRUN and config.get("devices", 1) != 1:
+                raise UserError("a sweep cannot yet give a job several devices; start the jobs one by one")
             returned = COMMANDS[command](config)
         except Exception as error:  # raised below, where Hydra prints no words of its own; a sweep goes on
             failed.append(error)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                print(f"job {HydraConfig.get().job.num} failed: {error.__cause__ or error}", file=sys.stderr)
 
-    sys.argv = [argv[0], *argv[2:]]
+    words = sorted(argv[2:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra wants them in front
+    sys.argv = [argv[0], *words]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `main` instead of being printed
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     if failed:

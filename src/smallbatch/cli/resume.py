@@ -1,9 +1,9 @@
 """Where a run begins: its folder, locked and described, and the checkpoint it goes on from."""
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,9 +15,9 @@ from smallbatch.files import replacing
 
 
 class Start(NamedTuple):
-    """Where a resumed run goes on."""
+    """Where a run goes on; without a checkpoint, from nothing."""
 
-    checkpoint: Path
+    checkpoint: Path | None
     images: int
     seconds: float
 
@@ -32,17 +32,22 @@ def open_folder(config: DictConfig, folder: Path) -> MetricsFile:
     return MetricsFile(folder)
 
 
-def find_start(resume: str, folder: Path, local: MetricsFile, batch: int) -> Start | None:
+def find_start(resume: str, folder: Path, local: MetricsFile, batch: int) -> Start:
     """The newest whole checkpoint; the record is wound back to it."""
+
+    def warn(text: str) -> None:
+        local.event(text)
+        print(text, file=sys.stderr)
+
     if resume not in ("auto", "never", "must"):
         raise UserError(f"{resume=}: give auto, never or must")
-    path = last_good(folder / "checkpoints", warn=local.event)
-    if resume == "never" and path:
+    found = last_good(folder / "checkpoints", warn)
+    if resume == "never" and found:
         raise UserError(f"resume=never, but {folder} already holds a checkpoint; resume=auto goes on with it")
-    if resume == "must" and not path:
+    if resume == "must" and not found:
         raise UserError(f"resume=must, but {folder} holds no checkpoint; resume=auto starts a new run")
-    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True) if path else {}
-    images = saved["global_step"] * batch if saved else 0
+    path, saved = found or (None, {"global_step": 0, "callbacks": {"Budget": {"seconds": 0.0}}})
+    start = Start(path, saved["global_step"] * batch, saved["callbacks"]["Budget"]["seconds"])
     if rank_zero_only.rank == 0:
-        rewind(folder, images)
-    return Start(path, images, saved["callbacks"]["Budget"]["seconds"]) if saved else None
+        rewind(folder, start.images)
+    return start

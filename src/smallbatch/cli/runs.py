@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from smallbatch.denoiser import Denoiser
@@ -19,8 +20,8 @@ from smallbatch.notation import ImageSpec
 from smallbatch.posthoc import blend, load_snapshots, reconstruct
 
 # What a run's result does not depend on: where it goes, what is watched, on how many devices; `run` repeats the rest.
-ELSEWHERE = ("run", "root", "name", "logger", "log", "checkpoint", "samples", "validation", "progress", "callbacks")
-ELSEWHERE += ("trainer", "devices", "resume", "dry_run", "out")
+ELSEWHERE = ("run", "root", "name", "logger", "log", "checkpoint", "samples", "validation", "callbacks")
+ELSEWHERE += ("trainer", "devices", "resume", "dry_run", "out", "sampler", "check_finite_every_steps", "precisions")
 
 
 def run_id(config: DictConfig, fingerprint: str) -> str:
@@ -33,7 +34,7 @@ def run_id(config: DictConfig, fingerprint: str) -> str:
 
 
 def run_folder(config: DictConfig, fingerprint: str) -> Path:
-    return Path(config.root).absolute() / config.name / run_id(config, fingerprint)
+    return Path(config.root).absolute() / str(config.name) / run_id(config, fingerprint)
 
 
 def lock(folder: Path) -> None:
@@ -66,14 +67,20 @@ def about(folder: Path) -> dict[str, Any]:
         near = sorted(str(found.parent) for found in folder.glob("**/model.json"))[:3]
         hint = f"; did you mean {' or '.join(near)}?" if near else "; give the folder that `train` printed"
         raise UserError(f"run={folder} holds no model.json{hint}")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} cannot be read ({error}); train again to export it") from None
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Denoiser:
     """The denoiser of a run folder, with its exported weights, ready to sample."""
     known = about(Path(folder))
     denoiser = instantiate(known["denoiser"], _convert_="all")(spec=ImageSpec(**known["spec"]))
-    denoiser.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    try:
+        denoiser.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    except (SafetensorError, FileNotFoundError) as error:
+        raise UserError(f"run={folder}: model.safetensors cannot be read ({error}); train it again to export") from None
     return denoiser.eval().to(device)
 
 

@@ -22,25 +22,46 @@ from smallbatch.sampler import Sampler
 
 
 def run(config: DictConfig) -> None:
-    if config.n < 1:
-        raise UserError(f"n={config.n} must be at least 1")
+    check(config)
+    out = Path(config.out or Path(config.run) / "samples" / f"{describe(config)}.npz")
+    if out.suffix != ".npz":
+        raise UserError(f"out={out} must end in .npz")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     denoiser = runs.load(config.run, device)
     if config.ema_width is not None:
         misfit = runs.reaverage(denoiser, config.run, config.ema_width)
         print(f"average of width {config.ema_width} rebuilt from snapshots; its profile is off by {misfit:.1%}")
     labels = choose(config.labels, config.n, denoiser.spec.classes, config.seed)
+    if labels is None and config.guidance != 1:
+        raise UserError(f"guidance={config.guidance} needs labels; without them use guidance=1")
     sampler = instantiate(config.sampler, _convert_="all")
-    images = draw(denoiser, sampler, labels, config.n, config.seed, config.batch)
-    out = Path(config.out or Path(config.run) / "samples" / f"n{config.n}_seed{config.seed}.npz")
-    write(out, images, labels)
+    write(out, draw(denoiser, sampler, labels, config.n, config.seed, config.batch), labels)
     print(f"{out}\n{out.with_suffix('.png')}")
+
+
+def check(config: DictConfig) -> None:
+    for name, least in {"n": 1, "batch": 1, "seed": 0}.items():
+        if not isinstance(config[name], int) or config[name] < least:
+            raise UserError(f"{name}={config[name]} must be a whole number, at least {least}")
+    for name in ("guidance", "ema_width"):
+        if not isinstance(config[name], int | float) and not (name == "ema_width" and config[name] is None):
+            raise UserError(f"{name}={config[name]} must be a number")
+
+
+def describe(config: DictConfig) -> str:
+    """A file name that differs where the samples do."""
+    solver, grid = (config.sampler[part]._target_.split(".")[-1] for part in ("solver", "grid"))
+    width = "" if config.ema_width is None else f"_ema{config.ema_width}"
+    how = f"{solver}_{grid}_steps{config.steps}_guidance{config.guidance}{width}"
+    return f"labels_{config.labels}_{how}_n{config.n}_seed{config.seed}"
 
 
 def choose(labels: str | int, n: int, classes: int, seed: int) -> Int[Tensor, " n"] | None:
     """balanced: 0, 1, 2, ... in turn; random; or one class's number. None where the model knows no classes."""
-    if classes == 0 or labels == "none":
+    if labels == "none" or (classes == 0 and labels == "balanced"):
         return None
+    if classes == 0:
+        raise UserError(f"{labels=}: this model knows no classes; leave labels out")
     if labels == "balanced":
         return torch.arange(n) % classes
     if labels == "random":
@@ -66,8 +87,6 @@ def draw(
 
 def write(out: Path, images: Pixels, labels: Int[Tensor, " n"] | None) -> None:
     """arr_0 (n, h, w, c) uint8, arr_1 labels; and a grid of the first 100, ten across."""
-    if out.suffix != ".npz":
-        raise UserError(f"out={out} must end in .npz")
     arrays = [images.permute(0, 2, 3, 1).numpy()] + ([] if labels is None else [labels.numpy()])
     with replacing(out) as partial:
         np.savez(partial, *arrays)

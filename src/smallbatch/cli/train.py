@@ -34,13 +34,17 @@ def run(config: DictConfig) -> Path | None:
     if config.dry_run:
         plan.show(plan.plan(config, objects), config.out)
         return None
-    module = build(config, objects)
+    try:
+        module = build(config, objects)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"this configuration does not build: {type(error).__name__}: {error}") from error
     folder = runs.run_folder(config, objects["data"].fingerprint)
     local = open_folder(config, folder)
     start = find_start(config.resume, folder, local, config.batch)
     budget: Budget = objects["callbacks"]["budget"]
-    if start and budget.spent(start.images, start.seconds) >= 1:
+    if budget.spent(start.images, start.seconds) >= 1:
         say(f"already trained: {folder}")
+        finish(folder)
         return folder
     fit(config, objects, module, folder, local, start)
     if module.interrupted:
@@ -51,9 +55,12 @@ def run(config: DictConfig) -> Path | None:
 
 
 def check(config: DictConfig) -> None:
-    for name in ("batch", "devices", "accumulation"):
-        if not isinstance(config[name], int) or config[name] < 1:
-            raise UserError(f"{name}={config[name]} must be a whole number above 0")
+    for name, least in {"batch": 1, "devices": 1, "accumulation": 1, "seed": 0}.items():
+        if not isinstance(config[name], int) or config[name] < least:
+            raise UserError(f"{name}={config[name]} must be a whole number, at least {least}")
+    for group in ("data", "optimizer"):
+        if config[group].batch != config.batch:
+            raise UserError(f"{group}.batch={config[group].batch} follows batch={config.batch}: set batch alone")
     micro_batch(config.batch, config.devices, config.accumulation)
     if config.precision not in config.precisions:
         raise UserError(f"precision={config.precision} is not known: use {' or '.join(config.precisions)}")
@@ -64,11 +71,13 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     objects["data"].setup("fit")
     torch.manual_seed(key(config.seed, "initial weights"))
     module = objects["module"](denoiser=objects["denoiser"](spec=objects["data"].spec))
+    objects["callbacks"]["grid"].sampler.times(module.denoiser.schedule, torch.device("cpu"))
     network = module.denoiser.network
     if config.channels_last:
         network.to(memory_format=torch.channels_last)
     if config.compile:
         network.compile()
+    module.configure_optimizers()  # refuses what cannot be before the folder is made
     return module
 
 
@@ -78,7 +87,7 @@ def fit(
     module: DiffusionModule,
     folder: Path,
     local: MetricsFile,
-    start: Start | None,
+    start: Start,
 ) -> None:
     data, callbacks = objects["data"], objects["callbacks"]
     flops, _ = plan.measure(plan.on_meta(objects["denoiser"], data.spec))
@@ -86,13 +95,17 @@ def fit(
     callbacks["checkpoint"] = callbacks["checkpoint"](export=exporter(config, folder, data, callbacks["ema"]))
     trainer = objects["trainer"](
         callbacks=list(callbacks.values()),
-        logger=[local, *mirrors(config, objects["logger"], folder)],
+        logger=[local, *mirrors(config, objects["logger"], folder, start.images)],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
     )
-    local.event(f"resumed at {start.images} images" if start else "started")
-    say(f"{'resuming' if start else 'training'} in {folder}")
-    trainer.fit(module, data, ckpt_path=start and start.checkpoint, weights_only=True)
+    local.event(f"resumed at {start.images} images" if start.checkpoint else "started")
+    say(f"{'resuming' if start.checkpoint else 'training'} in {folder}")
+    try:
+        trainer.fit(module, data, ckpt_path=start.checkpoint, weights_only=True)
+    except UserError as error:
+        local.event(str(error))
+        raise
     local.event(f"{'interrupted' if module.interrupted else 'finished'} at {module.images} images")
 
 
@@ -112,9 +125,13 @@ def exporter(config: DictConfig, folder: Path, data: L.LightningDataModule, ema:
     return export
 
 
-def mirrors(config: DictConfig, loggers: dict[str, Any], folder: Path) -> list[Any]:
-    """The other loggers, all under the run's own name, so that a resumed run goes on in the same record."""
-    made = [logger(save_dir=folder, version=folder.name) for logger in loggers.values()]
+def mirrors(config: DictConfig, loggers: dict[str, Any], folder: Path, images: int) -> list[Any]:
+    """The other loggers, under the run's own name, so that a resumed run goes on in the same record.
+
+    Unlike metrics.jsonl they cannot be wound back. Lightning's CSV logger deletes what it finds: a table a start.
+    """
+    versions = {"csv": f"{folder.name}_from_{images}"}
+    made = [logger(save_dir=folder, version=versions.get(name, folder.name)) for name, logger in loggers.items()]
     for logger in made:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
     return made
@@ -128,8 +145,8 @@ def say(text: str) -> None:
 @rank_zero_only
 def finish(folder: Path) -> None:
     """Draws the held-out error and says where to look."""
-    rows = [row for row in read(folder) if "logsnr" in row]
-    last = max(row["images"] for row in rows)
+    rows = [row for row in read(folder) if "logsnr" in row and row["name"].startswith("val/")]
+    last = rows[-1]["images"] if rows else 0
     names = {"val/x0_mse": "x0", "val/eps_mse": "eps", "val/v_mse": "v"}
     series: dict[str, dict[float, float]] = {label: {} for label in names.values()}
     for row in rows:

@@ -49,8 +49,15 @@ class Files(ABC):
 class Folder(Files):
     @cached_property
     def names(self) -> set[str]:
-        walk = os.walk(self.path, followlinks=True)
-        return {Path(top, file).relative_to(self.path).as_posix() for top, _, files in walk for file in files}
+        found, visited = set(), set()
+        for top, folders, files in os.walk(self.path, followlinks=True):
+            real = os.path.realpath(top)
+            if real in visited:  # a link that leads back would list every image again
+                folders.clear()
+                continue
+            visited.add(real)
+            found |= {Path(top, file).relative_to(self.path).as_posix() for file in files}
+        return found
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()

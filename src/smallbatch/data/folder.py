@@ -37,8 +37,10 @@ class Images(ImageData):
         held_out: float = 0.01,
     ):
         super().__init__(batch, seed, flip)
-        if size is not None and size < 1:
-            raise UserError(f"data.size={size} must be at least 1, or null for the size of the images")
+        if not isinstance(path, str):
+            raise UserError(f"data.path={path}: give a folder or a zip of images")
+        if size is not None and (not isinstance(size, int) or size < 1):
+            raise UserError(f"data.size={size} must be a whole number, at least 1, or null for the size of the images")
         if channels not in (1, 3):
             raise UserError(f"data.channels={channels} must be 1 (grey) or 3 (colour)")
         if not 0 < held_out < 1:

@@ -10,6 +10,8 @@ from smallbatch.notation import Condition, Image, Keep, Mask, Output, Time
 class Network(nn.Module, ABC):
     """A map from a noised image, what the clock says and what else is known, to `outputs` images side by side."""
 
+    classes: int  # whose labels it hears; 0: none
+
     @abstractmethod
     def forward(self, x: Image, clock: Time, condition: Condition, keep: Keep | None = None) -> Output: ...
 

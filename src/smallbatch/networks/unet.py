@@ -64,7 +64,7 @@ class Parts:
 
     def attention(self, width: int) -> nn.Module:
         name, part = ("heads", self.heads) if self.head_width is None else ("head_width", self.head_width)
-        if width % part:
+        if part < 1 or width % part:
             fits = min((d for d in range(1, width + 1) if width % d == 0), key=lambda d: abs(d - part))
             raise UserError(f"{name}={part} does not divide the {width} channels that attend: use {fits}")
         heads = self.heads if self.head_width is None else width // self.head_width
@@ -107,10 +107,13 @@ class UNet(Network):
         class_conditional: bool = True,
     ):
         super().__init__()
+        if width < 1 or not 0 <= dropout < 1:
+            raise UserError(f"network: {width=} must be at least 1, and {dropout=} lie in [0, 1)")
         stages = plan(spec.size, width, multipliers, attention_at)
         modulation = ScaleShift if scale_shift else Shift
         parts = Parts(4 * width, modulation, dropout, heads, head_width, head_order, resample_in_block)
-        self.embed = ClockAndLabel(width, 4 * width, spec.classes if class_conditional else 0)
+        self.classes = spec.classes if class_conditional else 0
+        self.embed = ClockAndLabel(width, 4 * width, self.classes)
         self.stem = conv(spec.channels, stages[0].width)
 
         self.down, skips = nn.ModuleList(), [stages[0].width]
