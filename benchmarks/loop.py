@@ -21,6 +21,7 @@ from hydra.utils import instantiate
 from smallbatch.callbacks.cadence import StepCallback
 from smallbatch.callbacks.record import MetricsFile
 from smallbatch.cli.main import conf_dir, quiet
+from smallbatch.cli.resume import Start
 from smallbatch.cli.train import build, fit
 from smallbatch.notation import Condition
 
@@ -86,7 +87,7 @@ def main(overrides):
         objects = instantiate(config.run, _convert_="all")
         turns = TakeTurns()
         objects["callbacks"] |= {"turns": turns, "checkpoint": objects["callbacks"].pop("checkpoint")}
-        fit(config, objects, build(config, objects), Path(folder), MetricsFile(folder), start=None)
+        fit(config, objects, build(config, objects), Path(folder), MetricsFile(folder), Start(None, 0, 0.0))
     ours, bare = turns.ours[WARM_UP:], turns.bare[WARM_UP:]
     ratios = [a / b for a, b in zip(ours, bare, strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4)

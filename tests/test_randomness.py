@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smallbatch.randomness import SampleNoise, Step, key
+from smallbatch.randomness import SampleNoise, Step, key, seed_layers
 
 
 def at(index, **where):
@@ -36,6 +36,15 @@ def test_a_draw_leaves_the_global_generator_alone():
     at(0).draw("noise", torch.randn, (8,))
     SampleNoise(0, range(3), (1, 2, 2))(0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_layers_without_a_generator_are_keyed_too():
+    def dropped(*parts):
+        seed_layers(*parts, device=torch.device("cpu"))
+        return torch.nn.functional.dropout(torch.ones(64))
+
+    assert torch.equal(dropped(0, "dropout", 5), dropped(0, "dropout", 5))
+    assert not torch.equal(dropped(0, "dropout", 5), dropped(0, "dropout", 6))
 
 
 def test_keys_of_different_parts_do_not_run_together():

@@ -87,9 +87,12 @@ class Average:
             return
         changed = self.weights.keys() ^ parameters.keys()
         assert not changed, f"the averaged parameters changed: {sorted(changed)}"
-        self.weights = {name: value.to(parameters[name].device) for name, value in self.weights.items()}
-        current = [parameters[name].detach().float() for name in self.weights]
+        current = [parameters[name].float() for name in self.weights]
         torch._foreach_lerp_(list(self.weights.values()), current, 1 - self.profile.keep(images, batch))
+
+    def follow(self, parameters: Mapping[str, Tensor]) -> None:
+        """Moves a loaded average to where the parameters are."""
+        self.weights = {name: value.to(parameters[name].device) for name, value in self.weights.items()}
 
     @contextmanager
     def swapped(self, module: nn.Module) -> Iterator[None]:

@@ -12,7 +12,7 @@ from smallbatch.errors import UserError
 from smallbatch.learning_rates import LearningRate
 from smallbatch.notation import Batch, Observed
 from smallbatch.objective import Objective
-from smallbatch.randomness import Step, key
+from smallbatch.randomness import Step, seed_layers
 
 
 class DiffusionModule(L.LightningModule):
@@ -54,7 +54,7 @@ class DiffusionModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.window_ended = False
         step = self.step(micro=len(self._micro_batches))
-        torch.manual_seed(key(self.seed, "dropout", step.index, step.micro, step.rank))  # layers that take no generator
+        seed_layers(self.seed, "dropout", step.index, step.micro, step.rank, device=self.device)
         loss = self.objective(self.denoiser, batch.x0, batch.condition, step)
         self._micro_batches.append(loss.observed)
         return loss.value
@@ -68,7 +68,8 @@ class DiffusionModule(L.LightningModule):
         factor = self.lr_schedule(self.images + self.batch, self.progress)
         for group in optimizer.param_groups:
             group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
-        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters(), self.clip_norm, foreach=True).detach()
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        self.grad_norm = nn.utils.clip_grad_norm_(trained, self.clip_norm, foreach=True).detach()
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Optimizer, closure: Callable) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, closure)

@@ -1,6 +1,6 @@
 """Every random draw that matters, keyed by what it is for, never by when or where it happens.
 
-No draw here touches the global RNG: a run that is killed, resumed, or split over more processes draws the same numbers.
+No draw here reads the global RNG: a run that is killed, resumed, or split over more processes draws the same numbers.
 """
 
 import hashlib
@@ -21,6 +21,16 @@ def key(*parts: object) -> int:
 
 def generator(*parts: object, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(key(*parts))
+
+
+def seed_layers(*parts: object, device: torch.device) -> None:
+    """Keys the global generator of one device, for library layers that take none, such as dropout.
+
+    torch.manual_seed would reach every kind of device, and formats a stack trace for each that is not in use.
+    """
+    torch.default_generator.manual_seed(key(*parts))
+    if device.type == "cuda":
+        torch.cuda.manual_seed(key(*parts))
 
 
 @dataclass(frozen=True)

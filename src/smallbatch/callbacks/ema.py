@@ -61,6 +61,8 @@ class EMA(StepCallback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.parameters = trainable(module.denoiser.network)
+        for average in self.averages.values():
+            average.follow(self.parameters)
 
     def on_step(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._refuse("update")
