@@ -65,6 +65,14 @@ def test_sampling_mistakes_are_named(smallbatch, refused):
     assert "resume=auto goes on with it" in refused("train", *TINY, "schedule=ddpm_linear", "resume=never")
 
 
+def test_a_logger_without_its_package_names_the_extra(smallbatch, refused, monkeypatch):
+    def absent(self, *args, **kwargs):
+        raise ModuleNotFoundError("No module named 'wandb'")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.__init__", absent)
+    assert "pip install 'smallbatch[wandb]'" in refused("train", *TINY, "logger=wandb")
+
+
 def test_a_damaged_model_is_named(smallbatch, refused):
     smallbatch("train", *TINY)
     (run,) = Path("runs/digits").iterdir()

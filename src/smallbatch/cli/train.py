@@ -131,9 +131,13 @@ def mirrors(config: DictConfig, loggers: dict[str, Any], folder: Path, images: i
     Unlike metrics.jsonl they cannot be wound back. Lightning's CSV logger deletes what it finds: a table a start.
     """
     versions = {"csv": f"{folder.name}_from_{images}"}
-    made = [logger(save_dir=folder, version=versions.get(name, folder.name)) for name, logger in loggers.items()]
-    for logger in made:
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    made = []
+    for name, logger in loggers.items():
+        try:
+            made.append(logger(save_dir=folder, version=versions.get(name, folder.name)))
+        except ModuleNotFoundError as error:
+            raise UserError(f"logger={name} needs its package ({error}): pip install 'smallbatch[{name}]'") from None
+        made[-1].log_hyperparams(OmegaConf.to_container(config, resolve=True))
     return made
 
 
