@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from smallbatch.cli import runs
+from smallbatch.data.stream import micro_batch
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.files import replacing
@@ -55,7 +56,7 @@ def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
     spec, problem = look(config, data)
     denoiser = on_meta(objects["denoiser"], spec)
     parameters, (flops, activations) = count(denoiser.network), measure(denoiser)
-    rows = config.batch // config.accumulation // max(int(config.devices), 1)
+    rows = micro_batch(config.batch, config.devices, config.accumulation)
     averages = len(config.ema.profiles)
     images = config.budget.images
     kept = activations * rows // (2 if config.precision == "bf16" else 1)
@@ -77,9 +78,8 @@ def look(config: DictConfig, data: Any) -> tuple[ImageSpec, str | None]:
     try:
         return data.spec, None
     except UserError as error:
-        size = config.data.get("size") or 32
-        guess = ImageSpec(config.data.get("channels") or 3, size, config.data.get("classes") or 0)
-        return guess, f"{error} (planned with {guess.channels}x{size}x{size}, {guess.classes} classes)"
+        guess = ImageSpec(config.data.get("channels", 3), config.data.get("size") or 32, classes=0)
+        return guess, f"{error} (planned with {guess.channels}x{guess.size}x{guess.size}, no classes)"
 
 
 def show(planned: dict[str, Any], out: str | None) -> None:
