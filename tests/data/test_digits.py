@@ -14,7 +14,7 @@ def test_the_parts_share_no_image_and_lose_none():
     data = digits(16)
     stores = data.train_store, data.held_out_store
     train, held_out = ({image.numpy().tobytes() for image in store.pixels} for store in stores)
-    assert data.train_length + data.held_out_length == 1797
+    assert len(data.train_store) + len(data.held_out_store) == 1797
     assert not train & held_out
 
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 from small_files import NAMES, draw, label, pack
 
-from smallbatch.data import folder
+from smallbatch.data import folder, reading
+from smallbatch.data.decoded import Decoded
 from smallbatch.data.folder import Images
+from smallbatch.data.store import Store
 from smallbatch.errors import UserError
 from smallbatch.notation import ImageSpec
 
@@ -15,6 +17,10 @@ NUMBERS = [(name, ["cat", "dog", "eel"].index(name[:3])) for name in NAMES]
 
 def images(path, size=8, **options):
     return Images(str(path), batch=4, seed=0, size=size, **options)
+
+
+def same_rows(one, other):
+    return torch.equal(one.pixels, other.pixels) and torch.equal(one.labels, other.labels)
 
 
 def refused(path, **options):
@@ -28,7 +34,7 @@ def refused(path, **options):
 
 def same(one, other):
     stores = [(one.train_store, other.train_store), (one.held_out_store, other.held_out_store)]
-    return all(torch.equal(a.pixels, b.pixels) and torch.equal(a.labels, b.labels) for a, b in stores)
+    return all(same_rows(a, b) for a, b in stores)
 
 
 def test_class_folders_become_labels_in_sorted_order(animals):
@@ -111,12 +117,12 @@ def test_the_parts_share_no_image_and_lose_none(animals):
     data = images(animals, held_out=0.3)
     stores = data.train_store, data.held_out_store
     train, held_out = ({image.numpy().tobytes() for image in store.pixels} for store in stores)
-    assert len(train) + len(held_out) == data.train_length + data.held_out_length == 30
+    assert len(train) + len(held_out) == len(data.train_store) + len(data.held_out_store) == 30
     assert not train & held_out
 
 
 def test_a_small_share_still_holds_out_one_image(animals):
-    assert images(animals, held_out=1e-9).held_out_length == 1
+    assert len(images(animals, held_out=1e-9).held_out_store) == 1
 
 
 def test_the_size_is_that_of_the_images_where_none_is_given(animals):
@@ -151,7 +157,7 @@ def test_a_half_written_image_is_named(animals):
 
 def test_an_image_smaller_than_the_size_is_named(animals):
     draw(animals / "cat" / "tiny.png", 0, (9, 7))
-    assert "cat/tiny.png is 9x7, smaller than data.size=8" in refused(animals)
+    assert "cat/tiny.png is 9x7, smaller than 8: lower data.size" in refused(animals)
 
 
 def test_without_a_size_all_images_must_be_alike(animals):
@@ -224,5 +230,35 @@ def test_options_out_of_range_are_refused(animals, option):
     assert f"data.{name}={value} must" in refused(animals, **option)
 
 
-def test_a_set_too_large_for_memory_is_refused_before_it_is_read(animals):
-    assert "30 images at data.size=20000 need 33.5 GiB, more than 8" in refused(animals, size=20_000)
+def test_a_part_too_large_for_memory_is_decoded_when_it_is_taken(animals):
+    kept, streamed = images(animals, held_out=0.3), images(animals, held_out=0.3, memory_gib=0)
+    assert isinstance(kept.train_store, Store) and isinstance(streamed.train_store, Decoded)
+    streamed.setup("fit")
+    everything = torch.arange(len(streamed.train_store))
+    assert same_rows(streamed.train_store.take(everything), kept.train_store)
+    assert same_rows(streamed.train_store.take(everything[[5, 2, 5]]), kept.train_store.take(everything[[5, 2, 5]]))
+
+
+def test_what_is_decoded_later_is_looked_at_before_training(animals):
+    (animals / "dog" / "5.png").write_bytes(b"nothing")
+    draw(animals / "cat" / "tiny.png", 0, (9, 7))
+    with pytest.raises(UserError, match="tiny.png is 9x7, smaller than 8.*and 1 more of 30 images"):
+        images(animals, memory_gib=0).setup("fit")
+
+
+def test_an_image_between_smallest_and_size_is_enlarged(animals):
+    draw(animals / "cat" / "tiny.png", 0, (9, 7))
+    data = images(animals, smallest=7)
+    assert data.parts.train.shape.size == 8 and len(data.train_store) + len(data.held_out_store) == 31
+
+
+def test_a_zip_is_read_by_several_processes_at_once(animals, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "SLOW", 0)
+    monkeypatch.setattr(reading, "CHUNK", 2)
+    assert same(images(pack(animals, tmp_path / "a.zip")), images(animals))
+
+
+def test_all_problems_are_counted(animals):
+    for number in (3, 5, 7):
+        (animals / "dog" / f"{number}.png").write_bytes(b"nothing")
+    assert "cannot decode dog/3.png" in (line := refused(animals)) and "and 2 more of 29 images" in line

@@ -7,7 +7,7 @@ from torch import nn
 
 from smallbatch.data.digits import Digits
 from smallbatch.data.images import to_float
-from smallbatch.data.store import Store, StreamedStore
+from smallbatch.data.store import Store, Streamed, digest
 from smallbatch.data.stream import Stream
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers, logging and progress
@@ -46,7 +46,7 @@ def train(steps, micros=1, checkpoint=None):
 
 def test_training_sees_the_rows_of_the_stream():
     data = Digits(batch=12, seed=3)
-    indices, flips = Stream(3, data.train_length, flip=True)[range(60)]
+    indices, flips = Stream(3, len(data.train_store), flip=True)[range(60)]
     expected = data.train_store.take(indices).mirrored(flips).batch.x0
     assert torch.equal(train(steps=5)[0], expected)
 
@@ -82,7 +82,7 @@ def test_flips_mirror_left_and_right_where_the_coin_says_so():
 
 def test_labels_travel_with_their_images():
     store = Store(torch.arange(50, dtype=torch.uint8).reshape(50, 1, 1, 1), torch.arange(50))
-    batch = StreamedStore(store, Stream(0, 50, flip=True))[range(120)]
+    batch = Streamed(store, Stream(0, 50, flip=True))[range(120)].batch
     assert torch.equal(batch.x0, to_float(batch.condition.label.to(torch.uint8).reshape(-1, 1, 1, 1)))
 
 
@@ -97,4 +97,4 @@ def test_the_digest_follows_images_labels_and_shape():
     pixels, labels = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 0, 1, 1])
     known = [Store(pixels, labels), Store(pixels + 1, labels), Store(pixels.reshape(4, 1, 1, 4), labels)]
     stores = [*known, Store(pixels, 1 - labels), Store(pixels, None)]
-    assert len({store.digest for store in stores}) == 5
+    assert len({digest(store) for store in stores}) == 5

@@ -27,7 +27,7 @@ class Validation(ImagesCallback):
         module.eval()
         with averaged(trainer, module), trainer.precision_plugin.forward_context():
             for mine in torch.arange(trainer.global_rank, self.count, trainer.world_size).split(self.chunk):
-                batch = data.held_out(mine % data.held_out_length, module.device)
+                batch = data.held_out(mine % len(data.held_out_store), module.device)
                 measured = held_out_errors(module.denoiser, batch, mine.tolist(), logsnr[mine]).double().cpu()
                 rows = torch.cat([measured, torch.ones(len(mine), 1, dtype=torch.float64)], dim=1)
                 sums.index_add_(0, bins(logsnr[mine]), rows)

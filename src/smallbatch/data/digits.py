@@ -1,6 +1,5 @@
 """scikit-learn's 1,797 handwritten digits, bright on dark: a data set that needs no download."""
 
-import hashlib
 from functools import cached_property
 
 import numpy as np
@@ -9,8 +8,8 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from smallbatch.data.module import ImageData
-from smallbatch.data.store import Store
+from smallbatch.data.module import ImageData, Parts
+from smallbatch.data.store import Store, digest
 from smallbatch.errors import UserError
 from smallbatch.notation import ImageSpec, Pixels
 
@@ -44,22 +43,12 @@ class Digits(ImageData):
 
     @property
     def fingerprint(self) -> str:
-        parts = self.train_store.digest + self.held_out_store.digest
-        return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+        return digest(self.parts.train, self.parts.held_out)
 
     @cached_property
-    def parts(self) -> tuple[Store, Store]:
+    def parts(self) -> Parts:
         digits = load_digits()
         whole = Store(enlarged(digits.images, self.size), torch.from_numpy(digits.target).long())
         rows = np.arange(len(whole))
         split = train_test_split(rows, test_size=0.15, stratify=digits.target, random_state=0)
-        train, held_out = (whole.take(torch.from_numpy(np.sort(part))) for part in split)
-        return train, held_out
-
-    @property
-    def train_store(self) -> Store:
-        return self.parts[0]
-
-    @property
-    def held_out_store(self) -> Store:
-        return self.parts[1]
+        return Parts(*(whole.take(torch.from_numpy(np.sort(part))) for part in split))

@@ -69,33 +69,39 @@ class Folder(Files):
 
 
 class Handle(threading.local):
-    """Opens the zip once in every thread that reads it."""
+    """Opens the zip once in every thread of every process that reads it: a fork would share the place in the file."""
 
     def __init__(self, path: Path):
-        self.zip = zipfile.ZipFile(path)
+        self.path, self.process = path, 0
+
+    def open(self) -> zipfile.ZipFile:
+        if self.process != os.getpid():
+            self.zip, self.process = zipfile.ZipFile(self.path), os.getpid()
+        return self.zip
 
 
 class Zip(Files):
     def __init__(self, path: Path):
         super().__init__(path)
+        self.handle = Handle(path)
         try:
-            self.handle = Handle(path)
+            self.handle.open()
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(f"data.path={path} is not a whole zip: copy it again ({error})") from None
 
     @cached_property
     def names(self) -> set[str]:
-        names = {entry.filename for entry in self.handle.zip.infolist() if not entry.is_dir()}
+        names = {entry.filename for entry in self.handle.open().infolist() if not entry.is_dir()}
         for name in sorted(names):
             if is_outside(name):
                 raise UserError(f"data.path={self.path} names {name!r}, outside the zip: pack it again")
         return names
 
     def read(self, name: str) -> bytes:
-        return self.handle.zip.read(name)
+        return self.handle.open().read(name)
 
     def mark(self, name: str) -> Mark:
-        entry = self.handle.zip.getinfo(name)
+        entry = self.handle.open().getinfo(name)
         return Mark(entry.CRC, entry.file_size)
 
 

@@ -1,20 +1,17 @@
-"""Your own images, from a folder or a zip, held in memory."""
+"""Your own images, from a folder or a zip."""
 
 import hashlib
 from functools import cached_property
 
-import torch
-
 from smallbatch.data.classes import Classes, find_classes
-from smallbatch.data.decode import alike, decode, extent, load, shrunk
-from smallbatch.data.files import Files, open_files
-from smallbatch.data.module import ImageData
-from smallbatch.data.store import Store
+from smallbatch.data.decode import decode, extent
+from smallbatch.data.decoded import Alike, Cropped, Decoded, Shape
+from smallbatch.data.files import Files, Mark, open_files
+from smallbatch.data.module import ImageData, Parts
+from smallbatch.data.reading import chunks
 from smallbatch.errors import UserError
 from smallbatch.notation import ImageSpec
 from smallbatch.randomness import key
-
-MEMORY = 8 * 2**30  # bytes
 
 
 def held_out_rows(names: list[str], share: float) -> list[int]:
@@ -23,8 +20,20 @@ def held_out_rows(names: list[str], share: float) -> list[int]:
     return [row for row, draw in enumerate(draws) if draw < share] or [draws.index(min(draws))]
 
 
+def split(names: list[str], share: float) -> tuple[list[int], list[int]]:
+    """Rows to train on, and rows held out."""
+    held_out = held_out_rows(names, share)
+    train = sorted(set(range(len(names))) - set(held_out))
+    if not train:
+        raise UserError(f"data.held_out={share} leaves none of {len(names)} images to train on")
+    return train, held_out
+
+
 class Images(ImageData):
-    """Class folders, flat, or EDM's dataset.json. `size` None takes that of the images, if all share it."""
+    """Class folders, flat, or EDM's dataset.json. `size` None takes that of the images, if all share it.
+
+    Images with a side below `smallest` pixels (None: below `size`) are refused, others enlarged where they must be.
+    """
 
     def __init__(
         self,
@@ -35,8 +44,11 @@ class Images(ImageData):
         channels: int = 3,
         flip: bool = True,
         held_out: float = 0.01,
+        smallest: int | None = None,
+        memory_gib: float = 8.0,
+        workers: int | None = None,
     ):
-        super().__init__(batch, seed, flip)
+        super().__init__(batch, seed, flip, memory_gib, workers)
         if not isinstance(path, str):
             raise UserError(f"data.path={path}: give a folder or a zip of images")
         if size is not None and (not isinstance(size, int) or size < 1):
@@ -46,6 +58,7 @@ class Images(ImageData):
         if not 0 < held_out < 1:
             raise UserError(f"data.held_out={held_out} must lie between 0 and 1: neither part may be empty")
         self.path, self.size, self.channels, self.share = path, size, channels, held_out
+        self.smallest = smallest
 
     @cached_property
     def files(self) -> Files:
@@ -61,15 +74,7 @@ class Images(ImageData):
 
     @cached_property
     def spec(self) -> ImageSpec:
-        spec = ImageSpec(self.channels, self.size or self.first_size, len(self.class_names))
-        count = len(self.files.images)
-        needed = count * spec.channels * spec.size**2
-        if needed > MEMORY:
-            raise UserError(
-                f"{count} images at data.size={spec.size} need {needed / 2**30:.1f} GiB, more than 8: "
-                "lower data.size (larger sets will come through a packed store, not available yet)"
-            )
-        return spec
+        return ImageSpec(self.channels, self.size or self.first_size, len(self.class_names))
 
     @cached_property
     def first_size(self) -> int:
@@ -82,32 +87,24 @@ class Images(ImageData):
     @cached_property
     def fingerprint(self) -> str:
         """Of every image's name, checksum, length and class; a zip lists them, a folder is read for them."""
+        names = self.files.images
+
+        def marks(rows: range) -> list[Mark]:
+            return [self.files.mark(name) for name in names[rows.start : rows.stop]]
+
         digest = hashlib.blake2b(repr(self.class_names).encode(), digest_size=16)
-        labels = self.classes.labels or [-1] * len(self.files.images)
-        for name, label in zip(self.files.images, labels, strict=True):
-            digest.update(repr((name, *self.files.mark(name), label)).encode())
+        labels = iter(self.classes.labels or [-1] * len(names))
+        for rows, found, _ in chunks(marks, 0, len(names), "looking for changes"):
+            for name, mark in zip(names[rows.start : rows.stop], found, strict=True):
+                digest.update(repr((name, *mark, next(labels))).encode())
         return digest.hexdigest()
 
     @cached_property
-    def rows(self) -> tuple[list[int], list[int]]:
-        """Of the training part and of the held-out part."""
-        names = self.files.images
-        held_out = held_out_rows(names, self.share)
-        train = sorted(set(range(len(names))) - set(held_out))
-        if not train:
-            raise UserError(f"data.held_out={self.share} leaves none of {len(names)} images to train on")
-        return train, held_out
+    def parts(self) -> Parts:
+        return Parts(*map(self._decoded, split(self.files.images, self.share)))
 
-    @cached_property
-    def train_store(self) -> Store:
-        return self._store(self.rows[0])
-
-    @cached_property
-    def held_out_store(self) -> Store:
-        return self._store(self.rows[1])
-
-    def _store(self, rows: list[int]) -> Store:
-        fit = alike if self.size is None else shrunk
-        pixels = load(self.files, [self.files.images[row] for row in rows], self.spec, fit)
-        labels = self.classes.labels
-        return Store(pixels, torch.tensor([labels[row] for row in rows]) if labels else None)
+    def _decoded(self, rows: list[int]) -> Decoded:
+        names, labels = self.files.images, self.classes.labels
+        shape: Shape = Alike(self.spec.size) if self.size is None else Cropped(self.size, self.smallest or self.size)
+        own = [labels[row] for row in rows] if labels else []
+        return Decoded(self.files, [names[row] for row in rows], own, self.spec, shape)

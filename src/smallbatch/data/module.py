@@ -1,6 +1,8 @@
 """What training, validation and metrics may ask of a data set."""
 
 from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -8,23 +10,35 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from smallbatch.data.store import Store, StreamedStore
-from smallbatch.data.stream import Stream, Windows
+from smallbatch.data.reading import deaf, processes, read
+from smallbatch.data.store import Source, Store, Streamed, size_in_bytes
+from smallbatch.data.stream import Order, Stream, Windows
+from smallbatch.errors import UserError
 from smallbatch.notation import Batch, ImageSpec
 from smallbatch.randomness import generator
 
 
-class ImageData(L.LightningDataModule, ABC):
-    """A training part read in the order of one endless stream, and a held-out part read by index.
+class Parts(NamedTuple):
+    """A data set as it comes; image files are not opened yet."""
 
-    `batch` counts the rows of a whole optimizer step, over all ranks and micro-batches. Leaves read lazily.
+    train: Source
+    held_out: Source
+
+
+class ImageData(L.LightningDataModule, ABC):
+    """A training part read in the order of one endless run, and a held-out part read by index. Leaves read lazily.
+
+    `batch` counts the rows of a whole optimizer step, over all ranks and micro-batches. A part of at most `memory_gib`
+    GiB is read at the start and lives in memory, on the training device where that has room; a larger one is read by
+    `workers` processes while training goes on (None: as many as there are cores for this rank, at most 8).
     """
 
-    def __init__(self, batch: int, seed: int, flip: bool):
+    def __init__(self, batch: int, seed: int, flip: bool, memory_gib: float = 8.0, workers: int | None = None):
         super().__init__()
-        self.batch = batch
-        self.seed = seed
-        self.flip = flip
+        if memory_gib < 0 or (workers is not None and workers < 0):
+            raise UserError(f"data: {memory_gib=} and {workers=} must be at least 0")
+        self.batch, self.seed, self.flip = batch, seed, flip
+        self.memory_gib, self.workers = memory_gib, workers
 
     @property
     @abstractmethod
@@ -42,29 +56,36 @@ class ImageData(L.LightningDataModule, ABC):
 
     @property
     @abstractmethod
-    def train_store(self) -> Store: ...
+    def parts(self) -> Parts: ...
+
+    @cached_property
+    def train_store(self) -> Source:
+        return self._at_hand(self.parts.train)
+
+    @cached_property
+    def held_out_store(self) -> Source:
+        return self._at_hand(self.parts.held_out)
+
+    def _at_hand(self, source: Source) -> Source:
+        if isinstance(source, Store) or size_in_bytes(source, self.spec) > self.memory_gib * 2**30:
+            return source
+        return read(source, self.spec)
 
     @property
-    @abstractmethod
-    def held_out_store(self) -> Store: ...
-
-    @property
-    def train_length(self) -> int:
-        return len(self.train_store)
-
-    @property
-    def held_out_length(self) -> int:
-        return len(self.held_out_store)
+    def order(self) -> Order:
+        """Of the training rows; a set that never ends has its own."""
+        return Stream(self.seed, len(self.train_store), self.flip)
 
     def held_out(self, indices: Int[Tensor, " n"], device: torch.device | str) -> Batch:
         return self.held_out_store.take(indices).to(device).batch
 
     def setup(self, stage: str) -> None:
-        """Reads both parts, so that an image that cannot be read is refused before training starts."""
-        assert len(self.train_store) and len(self.held_out_store)
+        """Reads or looks at both parts, so that an image that cannot be read is refused before training starts."""
+        self.train_store.check()
+        self.held_out_store.check()
 
     def train_dataloader(self) -> DataLoader:
-        """Continues where the restored optimizer step left the stream: no loader state is ever saved."""
+        """Continues where the restored optimizer step left the run: no loader state is ever saved."""
         trainer = self.trainer
         windows = Windows(
             self.batch,
@@ -73,7 +94,27 @@ class ImageData(L.LightningDataModule, ABC):
             ranks=trainer.world_size,
             micros=trainer.accumulate_grad_batches,
         )
-        store = self.train_store.to(trainer.strategy.root_device)
-        rows = StreamedStore(store, Stream(self.seed, len(store), self.flip))
-        # a loader without a generator would draw its worker seed from the global RNG
-        return DataLoader(rows, batch_size=None, sampler=windows, generator=generator(self.seed, "loader"))
+        source, device = self.train_store, trainer.strategy.root_device
+        if isinstance(source, Store) and has_room(device, size_in_bytes(source, self.spec)):
+            source, workers = source.to(device), 0
+        else:
+            workers = min(processes() // trainer.world_size, 8) if self.workers is None else self.workers
+        return DataLoader(
+            Streamed(source, self.order),
+            batch_size=None,
+            sampler=windows,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,  # what is read need not be picklable
+            worker_init_fn=deaf,
+            pin_memory=workers > 0 and device.type == "cuda",
+            generator=generator(self.seed, "loader"),  # else its worker seed comes from the global generator
+        )
+
+    def transfer_batch_to_device(self, rows: Store, device: torch.device, dataloader_idx: int) -> Batch:
+        """Bytes travel; the float image is made where it is needed."""
+        return rows.to(device).batch
+
+
+def has_room(device: torch.device, needed: int) -> bool:
+    """A set may take half of what is free on a GPU; on a CPU it stays where it is."""
+    return device.type != "cuda" or 2 * needed <= torch.cuda.mem_get_info(device)[0]

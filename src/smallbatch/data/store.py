@@ -1,6 +1,7 @@
-"""A data set held in memory; batches are gathered and mirrored on the device where it lies."""
+"""Images and labels by row: held in memory, mapped from a file, or made when they are asked for."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +10,27 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from smallbatch.data.images import to_float
-from smallbatch.data.stream import Stream
-from smallbatch.notation import Batch, Condition, Labels, Mask, Pixels
+from smallbatch.data.stream import Order
+from smallbatch.notation import Batch, Condition, ImageSpec, Labels, Mask, Pixels
+
+
+class Source(ABC):
+    """Rows that can be taken in any order, as often as one likes."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def take(self, indices: Int[Tensor, " n"]) -> "Store": ...
+
+    @abstractmethod
+    def check(self) -> None:
+        """Refuses, as cheaply as it can be found out, what could not be taken."""
 
 
 @dataclass(frozen=True)
-class Store:
-    """Every image and, where the set has classes, its label."""
+class Store(Source):
+    """Every image and, where the set has classes, its label. Batches are gathered and mirrored where the pixels lie."""
 
     pixels: Pixels
     labels: Labels | None
@@ -23,12 +38,19 @@ class Store:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def to(self, device: torch.device | str) -> "Store":
-        return Store(self.pixels.to(device), None if self.labels is None else self.labels.to(device))
-
     def take(self, indices: Int[Tensor, " n"]) -> "Store":
         at = indices.to(self.pixels.device)
         return Store(self.pixels[at], None if self.labels is None else self.labels[at])
+
+    def check(self) -> None:
+        """Every image was read already."""
+
+    def to(self, device: torch.device | str) -> "Store":
+        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
+        return Store(self.pixels.to(device, non_blocking=True), labels)
+
+    def pin_memory(self) -> "Store":
+        return Store(self.pixels.pin_memory(), None if self.labels is None else self.labels.pin_memory())
 
     def mirrored(self, flips: Mask) -> "Store":
         where = flips.to(self.pixels.device)[:, None, None, None]
@@ -38,23 +60,29 @@ class Store:
     def batch(self) -> Batch:
         return Batch(to_float(self.pixels), Condition(label=self.labels))
 
-    @property
-    def digest(self) -> str:
-        """The same for the same images and labels in the same order."""
-        whole = self.to("cpu")
-        labels = None if whole.labels is None else whole.labels.tolist()
-        digest = hashlib.blake2b(f"{tuple(whole.pixels.shape)} {labels}".encode(), digest_size=16)
-        digest.update(whole.pixels.numpy().tobytes())
-        return digest.hexdigest()
-
 
 @dataclass(frozen=True)
-class StreamedStore(Dataset[Batch]):
-    """What a DataLoader reads: the training batch at the given positions of the stream."""
+class Streamed(Dataset[Store]):
+    """What a DataLoader reads: the training rows at the given positions of the run."""
 
-    store: Store
-    stream: Stream
+    source: Source
+    order: Order
 
-    def __getitem__(self, rows: range) -> Batch:
-        indices, flips = self.stream[rows]
-        return self.store.take(indices).mirrored(flips).batch
+    def __getitem__(self, rows: range) -> Store:
+        indices, flips = self.order[rows]
+        return self.source.take(indices).mirrored(flips)
+
+
+def size_in_bytes(source: Source, spec: ImageSpec) -> int:
+    return len(source) * spec.channels * spec.size**2
+
+
+def digest(*stores: Store) -> str:
+    """The same for the same images and labels in the same order."""
+    total = hashlib.blake2b(digest_size=16)
+    for store in stores:
+        labels = None if store.labels is None else store.labels.tolist()
+        total.update(f"{tuple(store.pixels.shape)} {labels}".encode())
+        for rows in store.pixels.split(4096):  # so that a mapped file need not fit in memory
+            total.update(rows.contiguous().numpy())
+    return total.hexdigest()

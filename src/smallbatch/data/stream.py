@@ -1,5 +1,6 @@
 """The endless order of training rows, and the part of it that one rank's micro-batches see."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from itertools import count
@@ -28,7 +29,21 @@ def one_epoch(seed: int, length: int, flip: bool, epoch: int) -> Rows:
     return Rows(order, coins)
 
 
-class Stream:
+class Order(ABC):
+    """Which images the given rows of the whole run are."""
+
+    @abstractmethod
+    def __getitem__(self, rows: range) -> Rows: ...
+
+
+class Unrepeated(Order):
+    """Row j of the run is image j, as it is: for sets that never end."""
+
+    def __getitem__(self, rows: range) -> Rows:
+        return Rows(torch.arange(rows.start, rows.stop), torch.zeros(len(rows), dtype=torch.bool))
+
+
+class Stream(Order):
     """Row j of the whole run is image perm(seed, j // N)[j % N]: each once an epoch, whatever the batch."""
 
     def __init__(self, seed: int, length: int, flip: bool):

@@ -1,0 +1,91 @@
+"""Image files as rows, decoded when they are taken."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from smallbatch.data.decode import decode, extent, open_image, shrink
+from smallbatch.data.files import Files
+from smallbatch.data.reading import chunks, refuse
+from smallbatch.data.store import Source, Store
+from smallbatch.errors import UserError
+from smallbatch.notation import ImageSpec
+
+
+class Shape(ABC):
+    """How images of any shape become squares of `size` pixels."""
+
+    size: int
+
+    @abstractmethod
+    def check(self, image: Image.Image, name: str) -> None:
+        """Refuses an image by its shape alone."""
+
+    def __call__(self, image: Image.Image, name: str) -> Image.Image:
+        self.check(image, name)
+        return shrink(image, self.size)
+
+
+@dataclass(frozen=True)
+class Cropped(Shape):
+    """The middle, at ADM's resizing. A side below `smallest` pixels is refused; between it and `size` it is enlarged."""
+
+    size: int
+    smallest: int
+
+    def check(self, image: Image.Image, name: str) -> None:
+        if min(image.size) < self.smallest:
+            raise UserError(
+                f"{name} is {extent(image)}, smaller than {self.smallest}: lower data.size, remove it, "
+                f"or enlarge such images with data.smallest={min(image.size)}"
+            )
+
+
+@dataclass(frozen=True)
+class Alike(Shape):
+    """For a size that was read off the first image."""
+
+    size: int
+
+    def check(self, image: Image.Image, name: str) -> None:
+        if image.size != (self.size, self.size):
+            raise UserError(f"{name} is {extent(image)}, the first image {self.size}x{self.size}: set data.size")
+
+
+@dataclass(frozen=True)
+class Decoded(Source):
+    """The files `names`; `labels` has one each, or is empty."""
+
+    files: Files
+    names: list[str]
+    labels: list[int]
+    spec: ImageSpec
+    shape: Shape
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, indices: Int[Tensor, " n"]) -> Store:
+        rows = indices.tolist()
+        pixels = np.empty((len(rows), self.spec.size, self.spec.size, self.spec.channels), np.uint8)
+        for at, row in enumerate(rows):
+            name = self.names[row]
+            image = self.shape(decode(self.files, name, self.spec.channels), name)
+            pixels[at] = np.asarray(image).reshape(pixels.shape[1:])
+        labels = torch.tensor([self.labels[row] for row in rows]) if self.labels else None
+        return Store(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels)
+
+    def check(self) -> None:
+        """By the head of every file, which says what and how large it is; its pixels may still be damaged."""
+
+        def look(rows: range) -> None:
+            for name in self.names[rows.start : rows.stop]:
+                self.shape.check(open_image(self.files, name), name)
+
+        problems = [p for chunk in chunks(look, 0, len(self), "looking at images") for p in chunk.problems]
+        refuse(problems, len(self))
