@@ -242,7 +242,7 @@ def test_a_part_too_large_for_memory_is_decoded_when_it_is_taken(animals):
 def test_what_is_decoded_later_is_looked_at_before_training(animals):
     (animals / "dog" / "5.png").write_bytes(b"nothing")
     draw(animals / "cat" / "tiny.png", 0, (9, 7))
-    with pytest.raises(UserError, match="tiny.png is 9x7, smaller than 8.*and 1 more of 30 images"):
+    with pytest.raises(UserError, match=r"tiny\.png is 9x7, smaller than 8.*and 1 more of 30 images"):
         images(animals, memory_gib=0).setup("fit")
 
 

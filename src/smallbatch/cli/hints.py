@@ -17,6 +17,8 @@ def explain(error: Exception, conf: Path, command: str, words: list[str]) -> str
         return str(error.__cause__)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key.removeprefix('run.')} must be given: {error.full_key.removeprefix('run.')}=..."
+    if str(error).startswith("You must specify"):
+        return " ".join(str(error).split())
     overrides = [word.lstrip("+~").split("=", 1) for word in words if "=" in word and not word.startswith("-")]
     groups = {str(folder.relative_to(conf)): sorted(f.stem for f in folder.glob("*.yaml")) for folder in folders(conf)}
     for name, value in overrides:

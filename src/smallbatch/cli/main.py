@@ -14,13 +14,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from smallbatch.cli import quickstart, sample, train
+from smallbatch.cli import prepare, quickstart, sample, train
 from smallbatch.cli.hints import explain
 from smallbatch.errors import UserError
 
 HELP = """smallbatch - train image diffusion models well on little compute
 
   smallbatch quickstart                                   digits in about two minutes on a CPU, with pictures
+  smallbatch prepare data=imagenet data.path=DIR data.size=64 out=STORE    pack images once, for quick training
   smallbatch train experiment=digits seed=0               train; the same command again resumes a stopped run
   smallbatch train experiment=digits dry_run=true         what it would cost, without training
   smallbatch train -m prediction=eps,x0,v timesteps=uniform,stratified seed=0,1,2      a sweep
@@ -29,7 +30,7 @@ HELP = """smallbatch - train image diffusion models well on little compute
 Every command explains its own settings: smallbatch train --help, smallbatch sample --help
 """
 
-COMMANDS = {"train": train.run, "sample": sample.run}
+COMMANDS = {"prepare": prepare.run, "train": train.run, "sample": sample.run}
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ def plain(image: Image.Image, mode: str) -> Image.Image:
 
 
 def shrink(image: Image.Image, size: int) -> Image.Image:
-    """Halve while twice too large, bicubic, the middle; enlarges the small. Dhariwal & Nichol 2021 (2105.05233), code."""
+    """Halve while twice too large, bicubic (also up), the middle. Dhariwal & Nichol 2021 (2105.05233), code."""
     if image.size == (size, size):
         return image
     while min(image.size) >= 2 * size:

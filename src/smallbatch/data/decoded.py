@@ -33,7 +33,7 @@ class Shape(ABC):
 
 @dataclass(frozen=True)
 class Cropped(Shape):
-    """The middle, at ADM's resizing. A side below `smallest` pixels is refused; between it and `size` it is enlarged."""
+    """The middle, resized as ADM does. A side below `smallest` is refused; from there to `size` it is enlarged."""
 
     size: int
     smallest: int

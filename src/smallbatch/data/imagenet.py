@@ -62,9 +62,7 @@ class ImageNet(ImageData):
     @cached_property
     def parts(self) -> Parts:
         if not (self.path / "train").is_dir():
-            raise UserError(
-                f"data.path={self.path} must hold train/ and val/, each with a folder per synset (n01440764)"
-            )
+            raise UserError(f"data.path={self.path} must hold train/<synset>/*.JPEG and val/<synset>/*.JPEG")
         train = Folder(self.path / "train")
         if (self.path / "val").is_dir():
             held_out = Folder(self.path / "val")

@@ -1,0 +1,31 @@
+"""`smallbatch prepare`: a data set read and cropped once, into a packed store or EDM's zip."""
+
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from smallbatch.data.edm_zip import write_zip
+from smallbatch.data.module import Parts
+from smallbatch.data.packing import pack
+from smallbatch.errors import UserError
+
+NOT_BY = ("path", "batch", "seed", "flip", "memory_gib", "workers")  # what the pixels do not depend on
+
+
+def run(config: DictConfig) -> None:
+    out = Path(config.out).expanduser().absolute()
+    data = instantiate(config.data, _convert_="all")
+    if out.suffix == ".zip":
+        if config.part not in Parts._fields:
+            raise UserError(f"part={config.part}: a zip holds one part: {' or '.join(Parts._fields)}")
+        if out.exists():
+            raise UserError(f"out={out} is there already: remove it, or choose another out")
+        source = getattr(data.parts, config.part)
+        write_zip(source, out)
+        print(f"{out}: {len(source)} images; train with data=images data.path={out} data.size={data.spec.size}")
+        return
+    settings = OmegaConf.to_container(config.data, resolve=True)
+    pack(data, {key: value for key, value in settings.items() if key not in NOT_BY}, out)
+    train, held_out = map(len, data.parts)
+    print(f"{out}: {train} images to train on, {held_out} held out; train with data=store data.path={out}")
