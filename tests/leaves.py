@@ -1,6 +1,8 @@
 """One of each leaf, for tests that run over all of them; `test_configs` holds this list against conf/."""
 
-from smallbatch import predictions, schedules, solvers, timesteps, weightings
+import math
+
+from smallbatch import predictions, sampler, schedules, solvers, tables, timesteps, variances, weightings
 
 PATHS = {
     "preserving": schedules.VariancePreserving(),
@@ -9,10 +11,15 @@ PATHS = {
 }
 SCHEDULES = {
     "cosine": schedules.Cosine(PATHS["preserving"]),
-    "ddpm_linear": schedules.LinearBetas(PATHS["preserving"]),
+    "ddpm_linear": tables.LinearBetas(PATHS["preserving"]),
     "edm": schedules.LogLinear(PATHS["exploding"]),
+    "iddpm_cosine": tables.CosineBetas(PATHS["preserving"]),
+    "linear_logsnr": schedules.LogLinear(PATHS["preserving"], math.exp(-5), math.exp(5)),
     "rectified_flow": schedules.Logistic(PATHS["straight"]),
+    "sigmoid": schedules.Sigmoid(PATHS["preserving"]),
 }
+CONTINUOUS = {name: schedule for name, schedule in SCHEDULES.items() if not isinstance(schedule, tables.Table)}
+TABLES = {name: schedule for name, schedule in SCHEDULES.items() if isinstance(schedule, tables.Table)}
 PREDICTIONS = {
     "x0": predictions.X0(),
     "eps": predictions.Eps(),
@@ -20,6 +27,7 @@ PREDICTIONS = {
     "flow": predictions.Flow(),
     "edm": predictions.EDM(0.5),
 }
+VARIANCES = {"eps_learned_variance": variances.LearnedVariance(predictions.Eps(), TABLES["ddpm_linear"])}
 WEIGHTINGS = {
     "plain": weightings.Plain(),
     "in_x0": weightings.InX0(),
@@ -27,15 +35,41 @@ WEIGHTINGS = {
     "in_v": weightings.InV(),
     "min_snr": weightings.MinSNR(),
     "edm": weightings.EDMWeight(),
+    "snr": weightings.InEps(),
+    "truncated_snr": weightings.TruncatedSNR(),
+    "soft_min_snr": weightings.SoftMinSNR(),
+    "p2": weightings.P2(),
+    "debias": weightings.Debias(),
+    "sigmoid": weightings.SigmoidWeight(),
 }
 DRAWS = {
     "iid": timesteps.IID(),
     "stratified": timesteps.Stratified(),
     "low_discrepancy": timesteps.LowDiscrepancy(),
 }
-DENSITIES = {"uniform": timesteps.Uniform(), "lognormal": timesteps.LogNormal()}
+DENSITIES = {
+    "uniform": timesteps.Uniform(),
+    "lognormal": timesteps.LogNormal(),
+    "logit_normal": timesteps.LogitNormal(mean=-0.4, std=0.8, shift=2.0),
+    "laplace": timesteps.Laplace(mean=0.5),
+    "toward_noise": timesteps.TowardNoise(power=1.5),
+    "toward_data": timesteps.TowardData(power=1.5),
+    "window": timesteps.Window(low=0.3, high=0.7),
+}
 SOLVERS = {  # with the order of its global error
     "ddim": (solvers.DDIM(), 1),
     "heun": (solvers.Heun(), 2),
     "dpmpp_2m": (solvers.DPMpp2M(), 2),
+    "unipc": (solvers.UniPC(), 3),
+}
+STOCHASTIC = {
+    "ddim_eta_1": solvers.DDIM(eta=1.0),
+    "ancestral": solvers.Ancestral(),
+    "ancestral_large": solvers.Ancestral(variance=1.0),
+}
+EVERY_SOLVER = {name: solver for name, (solver, _) in SOLVERS.items()} | STOCHASTIC
+GRIDS = {  # that work on every schedule
+    "trailing": sampler.Trailing(),
+    "uniform_logsnr": sampler.UniformLogSNR(),
+    "karras": sampler.Karras(),
 }

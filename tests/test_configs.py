@@ -21,7 +21,15 @@ LEAVES = {
 CHOICES = [f"{group}={leaf}" for group, names in LEAVES.items() for leaf in names]
 SIZES = {"network=unet": 32, "network=unet_cifar": 32}
 SIZES |= {f"network=unet_imagenet{size}": size for size in (64, 128, 256, 512)}
-NEEDS = {"data=images": ["data.path=nowhere", "data.size=32"]}
+SIZES |= {
+    "network=upsampler_64_256": 256,
+    "network=upsampler_128_512": 512,
+    "experiment=guided_diffusion_imagenet256": 256,
+}
+SIZES |= {f"network=unet_{name}_cifar": 32 for name in ("ddpm", "edm")}
+NEEDS = {f"data={name}": ["data.path=nowhere", "data.size=32"] for name in ("images", "imagenet", "store")}
+NEEDS |= {f"experiment=guided_diffusion_imagenet{size}": ["data.path=nowhere"] for size in (64, 256)}
+NEEDS |= {"prediction=eps_learned_variance": ["schedule=ddpm_linear"]}
 
 
 def config(*overrides, name="train"):
@@ -56,12 +64,28 @@ def test_a_trainer_leaf_makes_a_trainer(choice, tmp_path):
     assert made.precision == "bf16-mixed" and made.accumulate_grad_batches == 2
 
 
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        ([], ("fp32", False, False)),
+        (["trainer=ddp"], ("fp32", False, False)),
+        (["trainer=gpu"], ("bf16", True, True)),
+        (["compile=false", "trainer=gpu"], ("bf16", False, True)),
+        (["experiment=digits", "trainer=gpu", "precision=fp32"], ("fp32", True, True)),
+    ],
+)
+def test_a_trainer_brings_what_its_device_likes_and_the_command_line_wins(words, expected):
+    composed = config(*words)
+    assert (composed.precision, composed.compile, composed.channels_last) == expected
+
+
 @pytest.mark.parametrize("group", ["schedule", "prediction", "weighting", "timesteps/draw"])
 def test_the_lists_of_leaves_that_other_tests_run_over_are_complete(group):
-    listed = {"timesteps/draw": leaves.DRAWS}.get(group) or getattr(leaves, f"{group.upper()}S")
+    elsewhere = {"timesteps/draw": leaves.DRAWS, "prediction": leaves.PREDICTIONS | leaves.VARIANCES}
+    listed = elsewhere.get(group) or getattr(leaves, f"{group.upper()}S")
     assert sorted(listed) == LEAVES[group]
     for name, leaf in listed.items():
-        node = config(f"{group}={name}")
+        node = config(f"{group}={name}", *NEEDS.get(f"{group}={name}", []))
         built = instantiate(OmegaConf.select(node, group.replace("/", ".")), _convert_="all")
         assert type(built) is type(leaf)
 

@@ -6,10 +6,12 @@ import torch
 from smallbatch.masking import Unmasked
 from smallbatch.notation import Condition
 from smallbatch.objective import Objective
+from smallbatch.predictions import Eps
 from smallbatch.randomness import Step
 from smallbatch.timesteps import Density, LogNormal, Stratified, Timesteps, Uniform
+from smallbatch.variances import LearnedVariance
 from smallbatch.weightings import Plain
-from tests.leaves import PREDICTIONS, SCHEDULES, WEIGHTINGS
+from tests.leaves import PREDICTIONS, SCHEDULES, TABLES, WEIGHTINGS
 from tests.tiny import tiny_denoiser
 
 cases = pytest.mark.parametrize
@@ -24,6 +26,17 @@ def images(rows=16):
 @cases("prediction", PREDICTIONS.values(), ids=PREDICTIONS)
 @cases("weighting", WEIGHTINGS.values(), ids=WEIGHTINGS)
 def test_every_combination_trains_one_step(schedule, prediction, weighting):
+    trains_one_step(schedule, prediction, weighting)
+
+
+@cases("schedule", TABLES.values(), ids=TABLES)
+@cases("mean", PREDICTIONS.values(), ids=PREDICTIONS)
+@cases("weighting", WEIGHTINGS.values(), ids=WEIGHTINGS)
+def test_every_combination_with_a_learned_variance_trains_one_step(schedule, mean, weighting):
+    trains_one_step(schedule, LearnedVariance(mean, schedule), weighting)
+
+
+def trains_one_step(schedule, prediction, weighting):
     denoiser = tiny_denoiser(schedule, prediction)
     objective = Objective(Timesteps(Stratified(), LogNormal()), weighting, Unmasked(), drop_condition=0.1)
     optimizer = torch.optim.AdamW(denoiser.parameters())
@@ -50,6 +63,18 @@ def test_importance_keeps_the_objective():
         for density in (Uniform(), Tilted())
     ]
     torch.testing.assert_close(*losses, rtol=0.02, atol=0)
+
+
+@cases("weighting", WEIGHTINGS.values(), ids=WEIGHTINGS)
+def test_no_weighting_touches_what_stays_unweighted(weighting):
+    batch, table = images(), TABLES["ddpm_linear"]
+
+    def per_image(scale, weighting):
+        denoiser = tiny_denoiser(table, LearnedVariance(Eps(), table, scale))
+        return Objective(Timesteps(Stratified(), Uniform()), weighting, Unmasked())(denoiser, *batch, STEP).per_image
+
+    bound, plain = (per_image(1e6, w) - per_image(1, w) for w in (weighting, Plain()))
+    torch.testing.assert_close(bound, plain, rtol=1e-3, atol=0)
 
 
 def test_an_objective_reports_what_it_saw():

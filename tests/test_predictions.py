@@ -72,6 +72,12 @@ def test_flow_is_the_time_derivative_of_the_straight_path():
 
 
 @cases("name", PREDICTIONS)
+def test_a_linear_head_has_no_loss_besides_its_error(name):
+    level, x0, eps, out = a_batch(SCHEDULES["cosine"])
+    assert PREDICTIONS[name].terms(out, x0, eps, level).unweighted == 0
+
+
+@cases("name", PREDICTIONS)
 def test_the_error_over_seen_pixels_averages_to_the_error_over_all(name):
     level, x0, eps, out = a_batch(SCHEDULES["cosine"])
     seen = torch.zeros(2, 9, 1, 4, 4, dtype=torch.float64)

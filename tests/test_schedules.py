@@ -1,9 +1,13 @@
 """Noise schedules and paths."""
 
+import math
+
 import pytest
 import torch
 
 from smallbatch import schedules as S
+from smallbatch import tables as T
+from smallbatch.errors import UserError
 from tests.leaves import PATHS, SCHEDULES
 
 cases = pytest.mark.parametrize
@@ -68,51 +72,53 @@ def test_rectified_flow_is_a_straight_line_in_t():
     torch.testing.assert_close(level.alpha.flatten(), 1 - t)
 
 
-def test_the_cosine_schedule_is_cosine_and_shifts_in_logsnr():
+def test_the_cosine_schedule_is_cosine():
     t = torch.linspace(0.01, 0.99, 99)
-    level = SCHEDULES["cosine"](t)
-    torch.testing.assert_close(level.alpha.flatten(), (t * torch.pi / 2).cos())
-    shifted = S.Cosine(S.VariancePreserving(), shift=-2.0)
-    torch.testing.assert_close(shifted.logsnr(t), SCHEDULES["cosine"].logsnr(t) - 2)
+    torch.testing.assert_close(SCHEDULES["cosine"](t).alpha.flatten(), (t * torch.pi / 2).cos())
 
 
-def test_ddpm_linear_matches_its_published_figures():
-    table = SCHEDULES["ddpm_linear"]
-    snr = table.table.exp()
-    assert snr[258] > 1 > snr[259]  # crosses 1 between indices 258 and 259
-    signal = table.table.double().sigmoid()
-    assert abs(signal[-1] - 4.036e-5) < 1e-8
-    assert abs(signal[0] - (1 - 1e-4)) < 1e-7
+def test_linear_logsnr_falls_evenly_from_10_to_minus_10():
+    torch.testing.assert_close(SCHEDULES["linear_logsnr"].logsnr(FINE), torch.linspace(10, -10, 1001))
 
 
-@cases("steps", [1, 10, 50, 1000, 4000])
-def test_a_table_stands_at_its_own_times_and_gives_every_index_the_same_mass(steps):
-    last = min(0.02, 0.5 * steps / 1000)
-    table = S.LinearBetas(S.VariancePreserving(), steps=steps, first=last / 200, last=last)
-    own = torch.arange(1, steps + 1) / steps
-    assert table.index(own).tolist() == list(range(steps))
-    torch.testing.assert_close(table.snap(own), own)
-    counts = table.index((torch.arange(steps * 100) + 0.5) / (steps * 100)).bincount(minlength=steps)
-    assert (counts - 100).abs().max() <= 1
+@cases("start, end, tau", [(-3, 3, 1), (-3, 3, 0.9), (0, 3, 0.5), (-1, 4, 2)])
+def test_the_sigmoid_schedule_is_the_published_one(start, end, tau):
+    def s(x):
+        return 1 / (1 + math.exp(-x / tau))
+
+    t = torch.linspace(0.001, 0.999, 99, dtype=torch.float64)
+    signal = torch.tensor([(s(end) - s(u * (end - start) + start)) / (s(end) - s(start)) for u in t.tolist()]).double()
+    schedule = S.Sigmoid(S.VariancePreserving(), start, end, tau)
+    torch.testing.assert_close(schedule(t).alpha.flatten().square(), signal, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(schedule.time(schedule.logsnr(t)), t)
 
 
-def test_before_gives_the_previous_index_and_clean_data_before_the_first():
-    table = SCHEDULES["ddpm_linear"]
-    level = table(torch.tensor([0.001, 0.002, 0.5, 1.0]))
-    before = table.before(level)
-    assert before.alpha.flatten()[0] == 1 and before.sigma.flatten()[0] == 0
-    signal = table.table.sigmoid()
-    torch.testing.assert_close(before.alpha.flatten()[1:] ** 2, signal[[0, 498, 998]])
+LEAVES = [S.Cosine, S.Logistic, S.LogLinear, S.Sigmoid, T.LinearBetas, T.CosineBetas]
 
 
-def test_posterior_coefficients_equal_the_published_ones():
-    table = S.LinearBetas(S.VariancePreserving())
-    table.table = table.table.double()
-    level = table((torch.tensor([0.0, 1, 14, 15, 999]).double() + 1) / 1000)
-    before = table.before(level)
-    step = (level.alpha / before.alpha).square()
-    c_x0 = (before.alpha * (1 - step) / level.sigma.square()).flatten()
-    c_xt = (step.sqrt() * before.sigma.square() / level.sigma.square()).flatten()
-    expected = torch.tensor([[1, 0], [0.545, 0.455], [0.1055, 0.8945], [0.0999, 0.9], [0.00013, 0.98995]]).double()
-    torch.testing.assert_close(torch.stack([c_x0, c_xt], dim=1), expected, atol=6e-4, rtol=0)
-    assert c_x0[3] < 0.1 < c_x0[2]
+@cases("leaf", LEAVES)
+def test_shift_moves_the_whole_curve_in_logsnr(leaf):
+    plain, shifted = leaf(S.VariancePreserving()), leaf(S.VariancePreserving(), shift=-2.0)
+    torch.testing.assert_close(shifted.logsnr(FINE), plain.logsnr(FINE) - 2)
+    t = torch.linspace(0.02, 0.98, 49)
+    torch.testing.assert_close(shifted.time(shifted.logsnr(t)), shifted.snap(t), atol=1e-4, rtol=1e-4)
+
+
+def test_a_shifted_rectified_flow_is_stable_diffusion_3s():
+    t, k = torch.linspace(0.01, 0.99, 99), 3.0
+    level = S.Logistic(S.Straight(), shift=-2 * math.log(k))(t)
+    torch.testing.assert_close(level.sigma.flatten(), k * t / (1 + (k - 1) * t))
+
+
+@cases(
+    "leaf, wrong",
+    [
+        (S.LogLinear, dict(sigma_min=2.0, sigma_max=1.0)),
+        (S.Sigmoid, dict(start=3.0)),
+        (S.Sigmoid, dict(tau=0.0)),
+    ],
+)
+def test_a_schedule_refuses_what_has_no_curve(leaf, wrong):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(UserError, match=f"{name}={value}"):
+        leaf(S.VariancePreserving(), **wrong)

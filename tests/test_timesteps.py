@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
+from smallbatch.errors import UserError
 from smallbatch.randomness import Step
-from smallbatch.timesteps import Timesteps
+from smallbatch.timesteps import Timesteps, TowardData, TowardNoise, Window
 from tests.leaves import DENSITIES, DRAWS, SCHEDULES
 
 cases = pytest.mark.parametrize
@@ -50,8 +51,50 @@ def test_time_is_in_range_and_importance_positive(draw, density, schedule):
     assert (t >= 0).all() and (t <= 1).all() and (importance > 0).all()
 
 
-def test_lognormal_has_its_mean_and_spread_in_log_sigma():
-    t, importance = Timesteps(DRAWS["stratified"], DENSITIES["lognormal"])(at(0), 20_000, SCHEDULES["edm"], CPU)
-    log_sigma = -SCHEDULES["edm"].logsnr(t) / 2
-    assert abs(log_sigma.mean() + 1.2) < 1e-3 and abs(log_sigma.std() - 1.2) < 2e-3
+NORMAL = torch.distributions.Normal(0.0, 1.0)
+DISTRIBUTION = {  # of time, from t and log-SNR
+    "uniform": lambda t, logsnr: t,
+    "lognormal": lambda t, logsnr: NORMAL.cdf((-logsnr / 2 + 1.2) / 1.2),
+    "logit_normal": lambda t, logsnr: NORMAL.cdf(((t / (2 - t)).logit() + 0.4) / 0.8),
+    "laplace": lambda t, logsnr: 1 - torch.distributions.Laplace(0.5, 0.5).cdf(logsnr),
+    "toward_noise": lambda t, logsnr: t**2.5,
+    "toward_data": lambda t, logsnr: 1 - (1 - t) ** 2.5,
+    "window": lambda t, logsnr: (t - 0.3) / 0.4,
+}
+
+
+@cases("name", DENSITIES)
+def test_a_density_has_its_distribution(name):
+    n, schedule = 4000, SCHEDULES["cosine"]
+    t, importance = Timesteps(DRAWS["stratified"], DENSITIES[name])(at(0), n, schedule, CPU)
+    t = t.sort().values.double()
+    slots = (torch.arange(n) + 0.5) / n
+    assert (DISTRIBUTION[name](t, schedule.logsnr(t)) - slots).abs().max() < 0.6 / n  # 0.5 / n is what strata leave
     assert (importance == 1).all()
+
+
+@cases("density", DENSITIES.values(), ids=DENSITIES)
+def test_time_follows_u_and_both_its_ends_are_finite(density):
+    u = torch.tensor([0.0, 0.25, 0.5, 0.75, 1 - 2**-24])
+    for schedule in SCHEDULES.values():
+        t, _ = density(u, schedule, 0.0)
+        assert (t >= 0).all() and (t <= 1).all() and (t.diff() >= 0).all() and t[-1] > t[0]
+
+
+@cases("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_a_window_holds_every_time_that_a_schedule_stands_at(schedule):
+    u = torch.cat([torch.rand(1000), torch.tensor([0.0, 1 - 2**-24])])
+    t = schedule.snap(DENSITIES["window"](u, schedule, 0.0)[0])
+    assert (t > 0.3 - 1e-6).all() and (t < 0.7 + 1e-6).all()
+
+
+@cases("low, high", [(-0.1, 0.5), (0.5, 0.5), (0.6, 0.4), (0.5, 1.1)])
+def test_a_window_with_nothing_inside_is_refused(low, high):
+    with pytest.raises(UserError, match=f"low={low}, high={high}"):
+        Window(low, high)
+
+
+@cases("density", [TowardNoise, TowardData])
+def test_a_power_without_an_integral_is_refused(density):
+    with pytest.raises(UserError, match="power=-1"):
+        density(-1)

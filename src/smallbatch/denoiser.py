@@ -28,13 +28,13 @@ class Continuous(Clock):
 
 
 class Steps(Clock):
-    """The index 0..T-1 of a table, guided-diffusion's way."""
+    """scale times the index 0..T-1 of a table, guided-diffusion's way; improved-diffusion has scale 1000 / T."""
 
-    def __init__(self, steps: int = 1000):
-        self.steps = steps
+    def __init__(self, steps: int = 1000, scale: float = 1.0):
+        self.steps, self.scale = steps, scale
 
     def __call__(self, level: NoiseLevel) -> Time:
-        return ((self.steps * level.t).round() - 1).clamp(min=0)
+        return self.scale * ((self.steps * level.t).round() - 1).clamp(min=0)
 
 
 class LogSNR(Clock):

@@ -17,7 +17,7 @@ from smallbatch.weightings import Weighting
 class Loss(NamedTuple):
     value: Tensor  # scalar, what is minimised
     t: Time
-    per_image: PerImage  # weighted, before the importance correction
+    per_image: PerImage  # weighted, with what stays unweighted, before the importance correction
     observed: Observed
 
 
@@ -42,7 +42,7 @@ class Objective(nn.Module):
         out = denoiser(level.mix(x0, eps), level, denoiser.network.forget(condition, drop), hidden.keep)
         terms = denoiser.prediction.terms(out, x0, eps, level, hidden.seen)
         weighted = denoiser.prediction.reduce(self.weighting(terms, level))
-        per_image = weighted + self.masking.auxiliary(out, x0, level, hidden)
+        per_image = weighted + terms.unweighted + self.masking.auxiliary(out, x0, level, hidden)
 
         seen = (level.t, level.logsnr.flatten(), per_image, terms.error, terms.pooled, terms.gram)
         observed = Observed(*(None if s is None else s.detach() for s in seen))

@@ -17,6 +17,12 @@ class Terms(NamedTuple):
     gain: PerTerm  # |d x0 estimate / d output|: turns an output error into an x0 error
     pooled: PerTerm  # sum over channels of the squared spatial mean of the residual
     gram: Float[Tensor, "b k k"] | None = None  # products of the heads' errors, where there are several
+    unweighted: PerImage | float = 0.0  # a further loss, which no weighting touches
+
+
+def over_seen(x: Image, seen: Seen | None) -> Image:
+    """x, scaled so that its mean over all pixels is the mean over the seen ones."""
+    return x if seen is None else x * seen / seen.mean(dim=(2, 3), keepdim=True)
 
 
 class Prediction(nn.Module, ABC):
@@ -53,9 +59,8 @@ class Linear(Prediction):
     def terms(self, out: Output, x0: Image, eps: Image, level: NoiseLevel, seen: Seen | None = None) -> Terms:
         a, b = self.basis(level)
         residual = out - (a * x0 + b * eps)
-        share = torch.ones_like(residual[:, :1]) if seen is None else seen / seen.mean(dim=(2, 3), keepdim=True)
-        error = (residual.square() * share).mean(dim=(1, 2, 3))
-        pooled = (residual * share).mean(dim=(2, 3)).square().sum(dim=1)
+        error = over_seen(residual.square(), seen).mean(dim=(1, 2, 3))
+        pooled = over_seen(residual, seen).mean(dim=(2, 3)).square().sum(dim=1)
         gain = (level.sigma / self._determinant(level)).abs().flatten(1)
         return Terms(error[:, None], gain, pooled[:, None])
 

@@ -1,5 +1,6 @@
-"""How a denoiser is used: a grid of noise levels, a solver, and guidance."""
+"""How a denoiser is used: a grid of noise levels, a solver, churn, and guidance."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,7 +10,8 @@ from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.notation import Condition, Image, Time
 from smallbatch.schedules import NoiseSchedule
-from smallbatch.solvers import Solver, integrate
+from smallbatch.solvers import Churn, Solver, integrate
+from smallbatch.tables import Table
 from smallbatch.wrappers import clipped, guided
 
 
@@ -20,11 +22,23 @@ class Grid(ABC):
     def __call__(self, schedule: NoiseSchedule, steps: int, device: torch.device) -> Time: ...
 
 
-class UniformTime(Grid):
-    """Even in t, from 1 down to 1 / steps; on tables, evenly spaced indices."""
+class Trailing(Grid):
+    """Even in t, from 1 down to 1 / steps; on tables, even in their indices. Lin et al. 2023 (2305.08891), sec. 3.3."""
 
     def __call__(self, schedule: NoiseSchedule, steps: int, device: torch.device) -> Time:
         return torch.linspace(1, 1 / steps, steps, device=device)
+
+
+class UniformLogSNR(Grid):
+    """Even in log-SNR between two ends, or the schedule's own. Lu et al. 2022 (2206.00927)."""
+
+    def __init__(self, low: float = -10.0, high: float = 10.0):
+        if not low < high:
+            raise UserError(f"grid: {low=} must lie below {high=}")
+        self.low, self.high = low, high
+
+    def __call__(self, schedule: NoiseSchedule, steps: int, device: torch.device) -> Time:
+        return schedule.time(torch.linspace(*_ends(schedule, self.low, self.high, device), steps, device=device))
 
 
 class Karras(Grid):
@@ -37,10 +51,32 @@ class Karras(Grid):
         self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
 
     def __call__(self, schedule: NoiseSchedule, steps: int, device: torch.device) -> Time:
-        ends = (-schedule.logsnr(torch.tensor([1.0, 0.0], device=device)) / 2).exp().tolist()
-        high, low = (min(max(end, self.sigma_min), self.sigma_max) ** (1 / self.rho) for end in ends)
-        sigma = torch.linspace(high, low, steps, device=device) ** self.rho
-        return schedule.time(-2 * sigma.log())
+        ends = _ends(schedule, -2 * math.log(self.sigma_max), -2 * math.log(self.sigma_min), device)
+        roots = [math.exp(-end / 2 / self.rho) for end in ends]
+        return schedule.time(-2 * self.rho * torch.linspace(*roots, steps, device=device).log())
+
+
+class Respaced(Grid):
+    """Evenly spaced indices of a table, its first and last included: guided-diffusion's respacing.
+
+    Nichol & Dhariwal 2021 (2102.09672), section 4.
+    """
+
+    def __call__(self, schedule: NoiseSchedule, steps: int, device: torch.device) -> Time:
+        if not isinstance(schedule, Table):
+            name = type(schedule).__name__
+            raise UserError(f"sampler/grid=respaced needs a table, and {name} is none: choose sampler/grid=trailing")
+        index = torch.linspace(schedule.steps - 1, 0, steps, dtype=torch.float64).round()
+        return ((index + 1) / schedule.steps).float().to(device)
+
+
+def _ends(schedule: NoiseSchedule, low: float, high: float, device: torch.device) -> list[float]:
+    """Log-SNR from noise to data: the given ends, or the schedule's own where it does not reach so far."""
+    own = schedule.logsnr(torch.tensor([1.0, 0.0], device=device))
+    return own.clamp(low, high).tolist()
+
+
+CALM = Churn()
 
 
 class Sampler:
@@ -54,12 +90,16 @@ class Sampler:
         guidance: float = 1.0,
         guidance_interval: Sequence[float] = (-torch.inf, torch.inf),
         clip: float | None = 1.0,
+        churn: Churn = CALM,
     ):
+        for name, part, kind in (("solver", solver, Solver), ("grid", grid, Grid), ("churn", churn, Churn)):
+            if not isinstance(part, kind):
+                raise UserError(f"sampler.{name}={part} is a group: choose it as sampler/{name}={part}")
         if not isinstance(steps, int) or steps < 1:
             raise UserError(f"sampler: {steps=} must be a whole number, at least 1")
         if len(guidance_interval) != 2:
             raise UserError(f"sampler: {guidance_interval=} needs two ends of log-SNR, the lower first")
-        self.solver, self.grid, self.steps, self.clip = solver, grid, steps, clip
+        self.solver, self.grid, self.steps, self.clip, self.churn = solver, grid, steps, clip, churn
         self.guidance, self.guidance_interval = guidance, tuple(guidance_interval)
 
     def times(self, schedule: NoiseSchedule, device: torch.device) -> Time:
@@ -70,13 +110,14 @@ class Sampler:
         return times
 
     def trajectory(self, denoiser: Denoiser, noise: Callable[[int], Image], condition: Condition) -> Iterator[Image]:
-        """x after every step; the last is the image. noise(0) is where it starts, noise(k) is fresh for step k."""
+        """x after every step; the last is the image. noise(0) is where it starts; see `integrate` for the rest."""
         start = noise(0)
         levels = [denoiser.schedule(t.expand(len(start))) for t in self.times(denoiser.schedule, start.device)]
         denoise = guided(denoiser, condition, self.guidance, self.guidance_interval)
         if self.clip is not None:
             denoise = clipped(denoise, self.clip)
-        yield from integrate(denoise, self.solver, levels[0].sigma * start, levels, noise)
+        stir = self.churn(denoiser.schedule, self.steps)
+        yield from integrate(denoise, self.solver, levels[0].sigma * start, levels, noise, stir)
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, noise: Callable[[int], Image], condition: Condition) -> Image:

@@ -41,18 +41,29 @@ class Straight(Path):
 
 
 class NoiseSchedule(nn.Module, ABC):
-    """Maps time to a noise level; log-SNR falls from data (t = 0) to noise (t = 1)."""
+    """Maps time to a noise level; log-SNR falls from data (t = 0) to noise (t = 1).
 
-    def __init__(self, path: Path):
+    `shift` moves the whole curve in log-SNR: 2 ln(64 / size) for larger images, Hoogeboom et al. 2023 (2301.11093),
+    eq. 3; -2 ln k on the logistic curve is t' = k t / (1 + (k - 1) t), Esser et al. 2024 (2403.03206), eq. 23.
+    """
+
+    def __init__(self, path: Path, shift: float = 0.0):
         super().__init__()
-        self.path = path
+        self.path, self.shift = path, shift
 
     @abstractmethod
-    def logsnr(self, t: Time) -> Time: ...
+    def curve(self, t: Time) -> Time:
+        """log-SNR before the shift."""
 
     @abstractmethod
+    def inverse(self, logsnr: Time) -> Time:
+        """Time on the curve; a log-SNR beyond the curve's ends gives the nearest end."""
+
+    def logsnr(self, t: Time) -> Time:
+        return self.curve(t) + self.shift
+
     def time(self, logsnr: Time) -> Time:
-        """Inverse of `logsnr`; a log-SNR beyond the schedule's ends gives the nearest end."""
+        return self.inverse(logsnr - self.shift)
 
     def snap(self, t: Time) -> Time:
         """The time that a table really stands at; continuous schedules stand at t."""
@@ -64,91 +75,79 @@ class NoiseSchedule(nn.Module, ABC):
 
 
 class Cosine(NoiseSchedule):
-    """Cosine curve, shifted by 2 ln(64 / size) for larger images. Hoogeboom et al. 2023 (2301.11093), eqs. 1, 3."""
+    """alpha / sigma = cot(pi t / 2). Hoogeboom et al. 2023 (2301.11093), eq. 1."""
 
-    def __init__(self, path: Path, shift: float = 0.0, bound: float = 15.0):
-        super().__init__(path)
-        self.shift, self.bound = shift, bound
+    def __init__(self, path: Path, bound: float = 15.0, shift: float = 0.0):
+        super().__init__(path, shift)
+        self.bound = bound
 
-    def logsnr(self, t: Time) -> Time:
+    def curve(self, t: Time) -> Time:
         angle = t.clamp(1e-4, 1 - 1e-4) * math.pi / 2  # float32 tan(pi/2) is negative
-        return (self.shift - 2 * angle.tan().log()).clamp(-self.bound, self.bound)
+        return (-2 * angle.tan().log()).clamp(-self.bound, self.bound)
 
-    def time(self, logsnr: Time) -> Time:
-        return 2 / math.pi * ((self.shift - logsnr) / 2).exp().atan()
+    def inverse(self, logsnr: Time) -> Time:
+        return 2 / math.pi * (-logsnr / 2).exp().atan()
 
 
 class Logistic(NoiseSchedule):
     """sigma / alpha = t / (1 - t); on the straight path this is rectified flow. Liu et al. 2022 (2209.03003), eq. 1."""
 
-    def __init__(self, path: Path, bound: float = 15.0):
-        super().__init__(path)
+    def __init__(self, path: Path, bound: float = 15.0, shift: float = 0.0):
+        super().__init__(path, shift)
         self.bound = bound
 
-    def logsnr(self, t: Time) -> Time:
+    def curve(self, t: Time) -> Time:
         return (-2 * t.logit()).clamp(-self.bound, self.bound)
 
-    def time(self, logsnr: Time) -> Time:
+    def inverse(self, logsnr: Time) -> Time:
         return (-logsnr / 2).sigmoid()
+
+
+class Sigmoid(NoiseSchedule):
+    """alpha^2 falls like a stretch of the sigmoid, from 1 to 0 on the unit circle. Chen 2023 (2301.10972), algorithm 1.
+
+    Differences of sigmoids are written as ratios of sinh, which do not cancel near the ends.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        start: float = -3.0,
+        end: float = 3.0,
+        tau: float = 1.0,
+        bound: float = 15.0,
+        shift: float = 0.0,
+    ):
+        super().__init__(path, shift)
+        if not (start < end and tau > 0):
+            raise UserError(f"schedule: {start=} must lie below {end=}, and {tau=} above 0")
+        self.half, self.bound = (end - start) / (2 * tau), bound
+        self.centre = math.log(math.cosh(start / (2 * tau)) / math.cosh(end / (2 * tau)))
+
+    def curve(self, t: Time) -> Time:
+        signal, noise = (self.half * (1 - t)).sinh(), (self.half * t).sinh()
+        return (signal.log() - noise.log() + self.centre).clamp(-self.bound, self.bound)
+
+    def inverse(self, logsnr: Time) -> Time:
+        snr = (logsnr - self.centre).exp()
+        rise = 2 * math.sinh(self.half) / (math.exp(-self.half) + snr)
+        return (rise.log1p() / (2 * self.half)).clamp(max=1)
 
 
 class LogLinear(NoiseSchedule):
     """ln(sigma / alpha) rises in a straight line; exploding variance makes it EDM's axis.
 
-    Karras et al. 2022 (2206.00364), table 1: sigma from 0.002 to 80.
+    Karras et al. 2022 (2206.00364), table 1: sigma, here sigma / alpha, from 0.002 to 80.
     """
 
-    def __init__(self, path: Path, sigma_min: float = 0.002, sigma_max: float = 80.0):
-        super().__init__(path)
+    def __init__(self, path: Path, sigma_min: float = 0.002, sigma_max: float = 80.0, shift: float = 0.0):
+        super().__init__(path, shift)
         if not 0 < sigma_min < sigma_max:
             raise UserError(f"schedule: {sigma_min=} must lie above 0 and below {sigma_max=}")
         self.start, self.end = -2 * math.log(sigma_min), -2 * math.log(sigma_max)
 
-    def logsnr(self, t: Time) -> Time:
+    def curve(self, t: Time) -> Time:
         return torch.lerp(torch.full_like(t, self.start), torch.full_like(t, self.end), t)
 
-    def time(self, logsnr: Time) -> Time:
+    def inverse(self, logsnr: Time) -> Time:
         return ((logsnr - self.start) / (self.end - self.start)).clamp(0, 1)
-
-
-class LinearBetas(NoiseSchedule):
-    """DDPM's table, index i = 0..T-1 at t = (i + 1) / T; betas keep their sum for any T.
-
-    Ho et al. 2020 (2006.11239), section 4; scaled by 1000 / T as in guided-diffusion.
-    """
-
-    def __init__(self, path: Path, steps: int = 1000, first: float = 1e-4, last: float = 0.02):
-        super().__init__(path)
-        if steps < 1:
-            raise UserError(f"schedule: {steps=} must be at least 1")
-        if last * 1000 / steps >= 1:
-            raise UserError(f"schedule: {steps=} is too few for {last=}: beta would reach {last * 1000 / steps:g}")
-        self.steps = steps
-        betas = torch.linspace(first, last, steps, dtype=torch.float64) * 1000 / steps
-        signal = (1 - betas).log().cumsum(0).exp()
-        self.register_buffer("table", signal.logit().float(), persistent=False)
-
-    def index(self, t: Time) -> Tensor:
-        """Every index owns an interval of length 1/T that ends at its own time; the margin absorbs rounding."""
-        return (t * self.steps - 1e-3).ceil().long().clamp(1, self.steps) - 1
-
-    def snap(self, t: Time) -> Time:
-        return (self.index(t) + 1).to(t) / self.steps
-
-    def logsnr(self, t: Time) -> Time:
-        return self.table[self.index(t)].to(t)
-
-    def time(self, logsnr: Time) -> Time:
-        nearest = (self.table - logsnr[:, None]).abs().argmin(dim=1)
-        return (nearest + 1).to(logsnr) / self.steps
-
-    def before(self, level: NoiseLevel) -> NoiseLevel:
-        """The level one index nearer to the data; clean data (alpha 1, sigma 0) before the first."""
-        index = self.index(level.t)
-        previous = self(index.to(level.t) / self.steps)
-        clean = (index == 0)[:, None, None, None]
-        return NoiseLevel(
-            index.to(level.t) / self.steps,
-            torch.where(clean, 1.0, previous.alpha),
-            torch.where(clean, 0.0, previous.sigma),
-        )

@@ -3,6 +3,7 @@
 `OnX0` leaves declare their weight on the x0 error; the squared gain of the prediction carries it to the output's space.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -45,7 +46,7 @@ class InX0(OnX0):
 
 
 class InEps(OnX0):
-    """Squared error of eps: SNR times that of x0."""
+    """Squared error of eps: SNR times that of x0, hence also called the SNR weight."""
 
     def of_x0(self, logsnr: PerTerm) -> PerTerm:
         return logsnr.exp()
@@ -67,6 +68,60 @@ class MinSNR(OnX0):
 
     def of_x0(self, logsnr: PerTerm) -> PerTerm:
         return logsnr.exp().clamp(max=self.gamma)
+
+
+class TruncatedSNR(OnX0):
+    """max(SNR, 1) on x0. Salimans & Ho 2022 (2202.00512), section 4."""
+
+    def of_x0(self, logsnr: PerTerm) -> PerTerm:
+        return logsnr.exp().clamp(min=1)
+
+
+class SoftMinSNR(OnX0):
+    """gamma SNR / (gamma + SNR) on x0: MinSNR without its corner. Crowson et al. 2024 (2401.11605).
+
+    With gamma = data_std^-2, EDM's output is weighted by (sigma data_std)^2 / (sigma^2 + data_std^2)^2.
+    """
+
+    def __init__(self, gamma: float = 4.0):
+        super().__init__()
+        self.gamma = gamma
+
+    def of_x0(self, logsnr: PerTerm) -> PerTerm:
+        return self.gamma * (logsnr - math.log(self.gamma)).sigmoid()
+
+
+class P2(OnX0):
+    """1 / (k + SNR)^gamma on eps. Choi et al. 2022 (2204.00227)."""
+
+    def __init__(self, k: float = 1.0, gamma: float = 1.0):
+        super().__init__()
+        self.k, self.gamma = k, gamma
+
+    def of_x0(self, logsnr: PerTerm) -> PerTerm:
+        return logsnr.exp() * (self.k + logsnr.exp()) ** -self.gamma
+
+
+class Debias(OnX0):
+    """1 / sqrt(SNR) on eps. Yu et al. 2023 (2310.08442)."""
+
+    def of_x0(self, logsnr: PerTerm) -> PerTerm:
+        return (logsnr / 2).exp()
+
+
+class SigmoidWeight(OnX0):
+    """sigmoid(bias - logsnr) on eps. Hoogeboom et al. 2024 (2410.19324).
+
+    Published as an integral over log-SNR (Kingma & Gao 2023 (2303.00848)); even times weigh it by dt / dlogsnr on any
+    other curve, and give exactly that integral with schedule=linear_logsnr, where -dlogsnr / dt is constant.
+    """
+
+    def __init__(self, bias: float = 2.0):
+        super().__init__()
+        self.bias = bias
+
+    def of_x0(self, logsnr: PerTerm) -> PerTerm:
+        return math.exp(self.bias) * (logsnr - self.bias).sigmoid()
 
 
 class EDMWeight(OnX0):

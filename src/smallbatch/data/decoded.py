@@ -78,7 +78,7 @@ class Decoded(Source):
             image = self.shape(decode(self.files, name, self.spec.channels), name)
             pixels[at] = np.asarray(image).reshape(pixels.shape[1:])
         labels = torch.tensor([self.labels[row] for row in rows]) if self.labels else None
-        return Store(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels)
+        return Store(torch.from_numpy(pixels).permute(0, 3, 1, 2), labels)  # whoever uses them puts channels first
 
     def check(self) -> None:
         """By the head of every file, which says what and how large it is; its pixels may still be damaged."""

@@ -58,7 +58,7 @@ class Store(Source):
 
     @property
     def batch(self) -> Batch:
-        return Batch(to_float(self.pixels), Condition(label=self.labels))
+        return Batch(to_float(self.pixels).contiguous(), Condition(label=self.labels))
 
 
 @dataclass(frozen=True)
