@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from smallbatch.cli.runs import run_id
 from smallbatch.denoiser import Denoiser
 from smallbatch.notation import ImageSpec
 from smallbatch.sampler import Sampler
@@ -21,11 +22,8 @@ LEAVES = {
 CHOICES = [f"{group}={leaf}" for group, names in LEAVES.items() for leaf in names]
 SIZES = {"network=unet": 32, "network=unet_cifar": 32}
 SIZES |= {f"network=unet_imagenet{size}": size for size in (64, 128, 256, 512)}
-SIZES |= {
-    "network=upsampler_64_256": 256,
-    "network=upsampler_128_512": 512,
-    "experiment=guided_diffusion_imagenet256": 256,
-}
+SIZES |= {"network=upsampler_64_256": 256, "network=upsampler_128_512": 512}
+SIZES |= {f"experiment=guided_diffusion_imagenet{size}": size for size in (64, 256)}
 SIZES |= {f"network=unet_{name}_cifar": 32 for name in ("ddpm", "edm")}
 NEEDS = {f"data={name}": ["data.path=nowhere", "data.size=32"] for name in ("images", "imagenet", "store")}
 NEEDS |= {f"experiment=guided_diffusion_imagenet{size}": ["data.path=nowhere"] for size in (64, 256)}
@@ -77,6 +75,12 @@ def test_a_trainer_leaf_makes_a_trainer(choice, tmp_path):
 def test_a_trainer_brings_what_its_device_likes_and_the_command_line_wins(words, expected):
     composed = config(*words)
     assert (composed.precision, composed.compile, composed.channels_last) == expected
+
+
+def test_the_run_id_depends_on_what_a_trainer_brings_and_not_on_the_trainer():
+    spelled_out = config("trainer=cpu", "precision=bf16", "compile=true", "channels_last=true")
+    assert run_id(config("trainer=gpu"), "") == run_id(spelled_out, "") != run_id(config("trainer=cpu"), "")
+    assert run_id(config("trainer=auto"), "") == run_id(config("trainer=ddp", "devices=2"), "")
 
 
 @pytest.mark.parametrize("group", ["schedule", "prediction", "weighting", "timesteps/draw"])
