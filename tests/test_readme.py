@@ -13,7 +13,7 @@ from tests.leaves import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^smallbatch (train|sample) ([^#\n]*)", README, re.M)
+COMMANDS = re.findall(r"^smallbatch (prepare|train|sample) ([^#\n]*)", README, re.M)
 
 
 def shown(name, module):
@@ -36,8 +36,8 @@ def test_the_prediction_shown_recovers_image_and_noise():
 
 def test_the_density_shown_has_the_density_it_states():
     u = (torch.arange(10_000) + 0.5) / 10_000
-    t, importance = shown("TowardNoise", timesteps)(u, SCHEDULES["cosine"], 0.0)
-    assert abs((t < 0.5).float().mean() - 0.25) < 1e-3 and (importance == 1).all()
+    t, importance = shown("Middle", timesteps)(u, SCHEDULES["cosine"], 0.0)
+    assert abs((t < 0.25).float().mean() - (1 - 0.5**0.5) / 2) < 1e-3 and (importance == 1).all()
 
 
 @pytest.mark.parametrize("command, words", COMMANDS, ids=[f"{c} {w}".strip()[:60] for c, w in COMMANDS])

@@ -1,15 +1,20 @@
 """What a run would cost."""
 
+import json
 from functools import partial
+from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
 
+from smallbatch.cli import disk
 from smallbatch.cli.plan import count, measure
 from smallbatch.denoiser import Continuous, Denoiser
 from smallbatch.networks.layers import Attention
 from smallbatch.networks.network import Network
 from smallbatch.notation import ImageSpec
 from smallbatch.predictions import V
+from tests.cli import TINY
 from tests.leaves import SCHEDULES
 from tests.tiny import Tiny
 
@@ -43,3 +48,27 @@ def test_attention_counts_its_projections_and_both_products():
     flops, _ = measure(planned(Attending, ImageSpec(2, 4, 0)))
     n, d = 4, 8
     assert flops == 3 * 2 * (n * d * 3 * d + n * d * d + 2 * n * n * d)
+
+
+def test_the_disk_holds_three_checkpoints_two_exports_and_the_snapshots():
+    ema = {"profiles": {"a": {}, "b": {}}, "snapshot_every_images": None}
+    config = OmegaConf.create({"ema": ema, "budget": {"images": 1000}})
+    assert disk.needed(100, config) == 3 * 400 * 5 + 2 * 400
+    config.ema.snapshot_every_images = 100
+    assert disk.needed(100, config) == 3 * 400 * 5 + 2 * 400 + 10 * 2 * 200
+
+
+def test_a_checkpoint_is_as_large_as_planned(smallbatch):
+    smallbatch("train", *TINY, "dry_run=true", "out=plan.json")
+    smallbatch("train", *TINY)
+    planned = json.loads(Path("plan.json").read_text())["disk_bytes"]
+    (run,) = Path("runs/digits").iterdir()
+    last = (run / "checkpoints" / "last.ckpt").stat().st_size
+    written = 3 * last + 2 * (run / "model.safetensors").stat().st_size
+    assert 0.7 < planned / written < 1  # so small a network is half headers
+
+
+def test_no_room_for_the_checkpoints_is_refused_before_training(refused, monkeypatch):
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10_000}))
+    assert "0.0 are free for" in (line := refused("train", *TINY)) and "give root= on another disk" in line
+    assert not Path("runs").exists()

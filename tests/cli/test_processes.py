@@ -18,7 +18,8 @@ SMALLBATCH = Path(sys.executable).with_name("smallbatch")
 
 def start(root, *words):
     command = [SMALLBATCH, "train", *TINY, f"root={root}", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    piped = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, **piped, env=os.environ, start_new_session=True)
 
 
 def finish(process, code=0):
@@ -121,3 +122,16 @@ def test_a_folder_in_use_is_refused(tmp_path):
     )
     first.terminate()
     finish(first, code=128 + signal.SIGTERM)
+
+
+def test_processes_that_read_data_change_nothing_and_leave_a_stop_to_the_run(tmp_path):
+    words = ["data=shapes", "data.size=16", "network.attention_at=[8]", "budget.images=1280", "samples.every_images=null"]
+    finish(start(tmp_path / "alone", *words, "data.workers=0"))
+    stopped = start(tmp_path / "several", *words, "data.workers=2")
+    wait_for(tmp_path / "several", 160)
+    os.killpg(stopped.pid, signal.SIGINT)  # as Ctrl-C does: to the run and all its processes
+    said, _ = stopped.communicate(timeout=240)
+    assert stopped.returncode == 128 + signal.SIGINT, said
+    finish(start(tmp_path / "several", *words, "data.workers=2"))
+    same(checkpoint(tmp_path / "alone"), checkpoint(tmp_path / "several"))
+    assert figures(tmp_path / "alone") == figures(tmp_path / "several")

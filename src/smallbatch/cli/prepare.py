@@ -5,12 +5,13 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from smallbatch.cli import runs
 from smallbatch.data.edm_zip import write_zip
 from smallbatch.data.module import Parts
 from smallbatch.data.packing import pack
 from smallbatch.errors import UserError
 
-NOT_BY = ("path", "batch", "seed", "flip", "memory_gib", "workers")  # what the pixels do not depend on
+NOT_BY = (*runs.HOW_READ, "batch", "seed", "flip")  # what the pixels do not depend on
 
 
 def run(config: DictConfig) -> None:

@@ -23,12 +23,14 @@ from smallbatch.posthoc import blend, load_snapshots, reconstruct
 ELSEWHERE = ("run", "root", "name", "logger", "log", "checkpoint", "samples", "validation", "callbacks")
 ELSEWHERE += ("trainer", "devices", "resume", "dry_run", "out", "sampler", "check_finite_every_steps", "precisions")
 
+HOW_READ = ("path", "memory_gib", "workers")  # of the data: whence and how, not what
+
 
 def run_id(config: DictConfig, fingerprint: str) -> str:
     """12 letters and digits that stand for all that determines the result."""
     plain = OmegaConf.to_container(config, resolve=True)
     kept = {key: value for key, value in plain.items() if key not in ELSEWHERE}
-    kept["data"] = {key: value for key, value in kept["data"].items() if key != "path"}
+    kept["data"] = {key: value for key, value in kept["data"].items() if key not in HOW_READ}
     text = json.dumps([kept, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
