@@ -31,9 +31,11 @@ STEPS, ROUNDS, WARM_UP = 10, 24, 2  # steps per turn; turns counted, after those
 class BareLoop:
     """The loop that one would write by hand, for a cosine schedule and v."""
 
-    def __init__(self, module, data):
+    def __init__(self, module, data, compiled):
         device = module.device
         self.network = copy.deepcopy(module.denoiser.network)
+        if compiled:
+            self.network.compile()
         self.optimizer = module.optimizer(self.network.parameters())
         self.pixels, self.labels = data.train_store.pixels.to(device), data.train_store.labels.to(device)
         self.batch, self.precision = module.batch, module.trainer.precision_plugin
@@ -54,11 +56,11 @@ class BareLoop:
 
 
 class TakeTurns(StepCallback):
-    def __init__(self):
-        self.ours, self.bare = [], []
+    def __init__(self, compiled):
+        self.compiled, self.ours, self.bare = compiled, [], []
 
     def on_train_start(self, trainer, module):
-        self.loop = BareLoop(module, trainer.datamodule)
+        self.loop = BareLoop(module, trainer.datamodule, self.compiled)
         self.clock = self.now(module)
 
     def now(self, module):
@@ -85,7 +87,7 @@ def main(overrides):
         config = compose("train", ["experiment=digits", *never, "validation.count=1", "samples.rows=1", *overrides])
         config.budget.images = STEPS * (ROUNDS + WARM_UP) * config.batch
         objects = instantiate(config.run, _convert_="all")
-        turns = TakeTurns()
+        turns = TakeTurns(config.compile)
         objects["callbacks"] |= {"turns": turns, "checkpoint": objects["callbacks"].pop("checkpoint")}
         fit(config, objects, build(config, objects), Path(folder), MetricsFile(folder), Start(None, 0, 0.0))
     ours, bare = turns.ours[WARM_UP:], turns.bare[WARM_UP:]

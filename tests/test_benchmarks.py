@@ -6,6 +6,18 @@ from pathlib import Path
 from tests.cli import TINY
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SMALL = ["network=unet", "network.width=8", "network.multipliers=[1,2]", "network.attention_at=[4]", "data.size=8"]
+PEER = """
+from torch import nn
+
+class UNetModel(nn.Conv2d):
+    def __init__(self, in_channels, out_channels, num_classes, **flags):
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x, timesteps, y):
+        assert (y >= 0).all()
+        return super().forward(x)
+"""
 
 
 def test_the_loop_benchmark_prints_its_ratio(capsys):
@@ -13,3 +25,14 @@ def test_the_loop_benchmark_prints_its_ratio(capsys):
     benchmark = runpy.run_path(str(BENCHMARKS / "loop.py"))
     benchmark["main"](tiny)
     assert "ratio" in capsys.readouterr().out
+
+
+def test_the_step_benchmark_compares_ours_and_a_peer(capsys, monkeypatch, tmp_path):
+    (tmp_path / "guided_diffusion").mkdir()
+    (tmp_path / "guided_diffusion" / "unet.py").write_text(PEER)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    benchmark = runpy.run_path(str(BENCHMARKS / "train_step.py"))
+    own = ["steps=1", "rounds=2", f"guided_diffusion={tmp_path}"]
+    benchmark["main"]([*own, *SMALL, "trainer=cpu", "batch=2", "drop_condition=1"])
+    out = capsys.readouterr().out
+    assert out.startswith("3x8x8, batch 2") and out.count("ratio") == 3 and " 84 parameters" in out

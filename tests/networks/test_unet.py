@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -48,6 +49,8 @@ def call(network: UNet, label: torch.Tensor | None = LABELS) -> torch.Tensor:
         ("unet_imagenet256", 256, 0, 552.814),
         ("unet_imagenet512", 512, 1000, 558.998),
         ("unet_cifar", 32, 10, 52.546),
+        ("upsampler_64_256", 256, 1000, 311.796),
+        ("upsampler_128_512", 512, 1000, 308.835),
     ],
 )
 def test_parameters_are_as_many_as_published(name, size, classes, millions):
@@ -81,6 +84,22 @@ def test_forgetting_makes_a_label_minus_one():
 def test_an_unconditional_network_hears_no_label():
     network = small(class_conditional=False)
     torch.testing.assert_close(call(network), call(network, LABELS.flip(0)))
+
+
+def test_an_upsampler_sees_the_small_image_enlarged_four_times():
+    network, small_image = small(low_resolution=2), torch.randn(3, 3, 2, 2, requires_grad=True)
+    x, clock = torch.randn(3, 3, 8, 8), torch.rand(3)
+    network(x, clock, Condition(LABELS, image=small_image)).square().sum().backward()
+    assert small_image.grad.flatten(1).any(dim=1).all() and network.stem.weight.grad.any()
+    large = F.interpolate(small_image.detach(), scale_factor=4, mode="bilinear")
+    assert torch.equal(network.beside_enlarged(x, small_image), torch.cat([x, large], dim=1))
+
+
+def test_an_upsampler_without_its_image_is_refused():
+    with pytest.raises(AssertionError, match=r"needs Condition.image, \(2, 2\) pixels"):
+        call(small(low_resolution=2))
+    with pytest.raises(AssertionError, match=r"low_resolution=2, but Condition.image is \(3, 3, 4, 4\)"):
+        small(low_resolution=2).beside_enlarged(torch.zeros(3, 3, 8, 8), torch.zeros(3, 3, 4, 4))
 
 
 @pytest.mark.parametrize("scale_shift", [True, False])
@@ -142,6 +161,7 @@ def test_attention_is_a_softmax_of_scaled_products():
         ({"head_width": 12}, "head_width=12 does not divide the 16 .* use 8"),
         ({"head_order": "new"}, "'new' is not known: use one of heads_first, qkv_first"),
         ({"width": 33}, "width=33 is odd"),
+        ({"low_resolution": 8}, "low_resolution=8 must lie in 1..7"),
     ],
 )
 def test_a_wrong_argument_is_named_with_its_remedy(changes, message):

@@ -8,13 +8,12 @@ from smallbatch.callbacks.cadence import ImagesCallback
 from smallbatch.callbacks.record import Figure, record
 from smallbatch.module import DiffusionModule
 
-EDGES = torch.arange(-14.0, 15.0, 2.0)  # log-SNR bins of width 2; the outer two are open
-CENTRES = [-15.0, *(EDGES[:-1] + 1).tolist(), 15.0]
+CENTRES = [float(centre) for centre in range(-15, 16, 2)]  # of log-SNR bins of width 2; the outer two are open
 
 
 def bins(logsnr: Tensor) -> Tensor:
     """Index of the bin in which each log-SNR lies; CENTRES names them."""
-    return torch.bucketize(logsnr, EDGES.to(logsnr), right=True)
+    return ((logsnr - CENTRES[0] + 1) / 2).floor().long().clamp(0, len(CENTRES) - 1)
 
 
 class TrainingLoss(ImagesCallback):

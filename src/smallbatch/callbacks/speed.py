@@ -10,6 +10,15 @@ from smallbatch.callbacks.cadence import ImagesCallback
 from smallbatch.callbacks.record import Figure, record
 from smallbatch.module import DiffusionModule
 
+H200 = {torch.bfloat16: 989e12, torch.float32: 67e12}  # Lightning does not know it by its driver's name
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
+    """FLOP/s that a device could do at most; None where nobody knows."""
+    if "H200" in torch.cuda.get_device_name(device):
+        return H200[dtype]
+    return get_available_flops(device, dtype)
+
 
 class Speed(ImagesCallback):
     """Over the images since the last record, validation and sampling included. Its figures begin with `speed/`.
@@ -32,7 +41,7 @@ class Speed(ImagesCallback):
         if module.device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(module.device)
             figures.append(Figure("speed/peak_memory_bytes", memory))
-            peak = get_available_flops(module.device, torch.bfloat16 if "bf16" in trainer.precision else torch.float32)
+            peak = peak_flops(module.device, torch.bfloat16 if "bf16" in trainer.precision else torch.float32)
             if peak is not None:
                 figures.append(Figure("speed/mfu", rate * self.flops_per_image / peak / trainer.world_size))
         record(trainer, module, figures)

@@ -11,12 +11,13 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from smallbatch.cli import runs
+from smallbatch.cli import disk, runs
+from smallbatch.data.module import ImageData
 from smallbatch.data.stream import micro_batch
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.files import replacing
-from smallbatch.notation import Condition, ImageSpec
+from smallbatch.notation import Condition, ImageSpec, Output
 
 
 def measure(denoiser: Denoiser) -> tuple[int, int]:
@@ -24,8 +25,7 @@ def measure(denoiser: Denoiser) -> tuple[int, int]:
 
     FLOPs are 2 per multiply-add of convolutions and matrix products. `denoiser` lives on the meta device.
     """
-    spec, network = denoiser.spec, denoiser.network
-    parameters = {p.untyped_storage()._cdata for p in network.parameters()}
+    parameters = {p.untyped_storage()._cdata for p in denoiser.network.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -34,12 +34,19 @@ def measure(denoiser: Denoiser) -> tuple[int, int]:
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    x = torch.empty(1, spec.channels, spec.size, spec.size, device="meta")
-    label = torch.empty(1, dtype=torch.long, device="meta") if spec.classes else None
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with FlopCounterMode(display=False) as counter, hooks:
-        network(x, torch.empty(1, device="meta"), Condition(label)).sum().backward()
+        answer(denoiser).sum().backward()
     return counter.get_total_flops(), sum(kept.values())
+
+
+def answer(denoiser: Denoiser) -> Output:
+    """What the network makes of one image, all on the meta device."""
+    spec, side = denoiser.spec, denoiser.network.low_resolution
+    x = torch.empty(1, spec.channels, spec.size, spec.size, device="meta")
+    label = torch.empty(1, dtype=torch.long, device="meta") if spec.classes else None
+    image = torch.empty(1, spec.channels, side, side, device="meta") if side else None
+    return denoiser.network(x, torch.empty(1, device="meta"), Condition(label, image=image))
 
 
 def count(network: nn.Module) -> int:
@@ -68,12 +75,21 @@ def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
         "images": images,
         "minutes": config.budget.minutes,
         "flops": flops * images if images else None,
+        "disk_bytes": disk.needed(parameters, config),
         "memory_bytes": parameters * 4 * (4 + averages) + kept,
-        "run_folder": None if problem else str(runs.run_folder(config, data.fingerprint)),
+        "run_folder": folder(config, data),
     }
 
 
-def look(config: DictConfig, data: Any) -> tuple[ImageSpec, str | None]:
+def folder(config: DictConfig, data: ImageData) -> str | None:
+    """Unknown where the data cannot be read: its fingerprint is part of the name."""
+    try:
+        return str(runs.run_folder(config, data.fingerprint))
+    except UserError:
+        return None
+
+
+def look(config: DictConfig, data: ImageData) -> tuple[ImageSpec, str | None]:
     """The data set's shape; where it cannot be read, what the configuration says of it, and the reason."""
     try:
         return data.spec, None

@@ -17,9 +17,11 @@ from smallbatch.callbacks.budget import Budget
 from smallbatch.callbacks.checkpoint import AtomicCheckpointIO
 from smallbatch.callbacks.ema import EMA
 from smallbatch.callbacks.record import MetricsFile, read
-from smallbatch.cli import plan, runs
+from smallbatch.cli import disk, plan, runs
 from smallbatch.cli.resume import Start, find_start, open_folder
+from smallbatch.data.module import ImageData
 from smallbatch.data.stream import micro_batch
+from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.module import DiffusionModule
 from smallbatch.randomness import key
@@ -39,6 +41,7 @@ def run(config: DictConfig) -> Path | None:
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"this configuration does not build: {type(error).__name__}: {error}") from error
     folder = runs.run_folder(config, objects["data"].fingerprint)
+    disk.check_room(folder, disk.needed(plan.count(module.denoiser.network), config))
     local = open_folder(config, folder)
     start = find_start(config.resume, folder, local, config.batch)
     budget: Budget = objects["callbacks"]["budget"]
@@ -69,6 +72,7 @@ def check(config: DictConfig) -> None:
 def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     """The module with its network initialised from the seed, laid out and compiled as asked; the data read."""
     objects["data"].setup("fit")
+    check_network(plan.on_meta(objects["denoiser"], objects["data"].spec), objects["data"])
     torch.manual_seed(key(config.seed, "initial weights"))
     module = objects["module"](denoiser=objects["denoiser"](spec=objects["data"].spec))
     objects["callbacks"]["grid"].sampler.times(module.denoiser.schedule, torch.device("cpu"))
@@ -79,6 +83,22 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
         network.compile()
     module.configure_optimizers()  # refuses what cannot be before the folder is made
     return module
+
+
+def check_network(denoiser: Denoiser, data: ImageData) -> None:
+    """`denoiser` lives on the meta device."""
+    side = denoiser.network.low_resolution
+    if side and data.held_out(torch.zeros(1, dtype=torch.long), "cpu").condition.image is None:
+        raise UserError(
+            f"network.low_resolution={side}: this data set gives no small images to enlarge; set it to null"
+        )
+    outputs, channels = denoiser.prediction.outputs, denoiser.spec.channels
+    maps = plan.answer(denoiser).shape[1]
+    if maps != outputs * channels:
+        raise UserError(
+            f"the prediction needs {outputs} x {channels} = {outputs * channels} maps, the network gives {maps}: "
+            "choose another prediction=, or let the network's last layer follow `outputs`"
+        )
 
 
 def fit(

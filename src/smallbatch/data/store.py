@@ -39,7 +39,7 @@ class Store(Source):
         return len(self.pixels)
 
     def take(self, indices: Int[Tensor, " n"]) -> "Store":
-        at = indices.to(self.pixels.device)
+        at = indices.to(self.pixels.device, non_blocking=True)  # a blocking copy would wait for the step before
         return Store(self.pixels[at], None if self.labels is None else self.labels[at])
 
     def check(self) -> None:
@@ -53,7 +53,7 @@ class Store(Source):
         return Store(self.pixels.pin_memory(), None if self.labels is None else self.labels.pin_memory())
 
     def mirrored(self, flips: Mask) -> "Store":
-        where = flips.to(self.pixels.device)[:, None, None, None]
+        where = flips.to(self.pixels.device, non_blocking=True)[:, None, None, None]
         return Store(torch.where(where, self.pixels.flip(3), self.pixels), self.labels)
 
     @property

@@ -11,6 +11,7 @@ class Network(nn.Module, ABC):
     """A map from a noised image, what the clock says and what else is known, to `outputs` images side by side."""
 
     classes: int  # whose labels it hears; 0: none
+    low_resolution: int | None = None  # pixels per side of the `Condition.image` that it enlarges; None: it takes none
 
     @abstractmethod
     def forward(self, x: Image, clock: Time, condition: Condition, keep: Keep | None = None) -> Output: ...

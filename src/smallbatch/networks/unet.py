@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from smallbatch.errors import UserError
 from smallbatch.networks.convolutions import (
@@ -22,6 +24,9 @@ from smallbatch.networks.convolutions import (
 from smallbatch.networks.layers import ClockAndLabel, zero_
 from smallbatch.networks.network import Network
 from smallbatch.notation import Condition, Image, ImageSpec, Keep, Output, Time
+
+Small = Float[Tensor, "b c y x"]  # the image that an upsampler enlarges
+Input = Float[Tensor, "b inputs h w"]  # the noised image, and beside it the enlarged one
 
 
 class Stage(NamedTuple):
@@ -105,16 +110,20 @@ class UNet(Network):
         scale_shift: bool = True,
         resample_in_block: bool = False,
         class_conditional: bool = True,
+        low_resolution: int | None = None,  # pixels per side of the image that an upsampler starts from
     ):
         super().__init__()
         if width < 1 or not 0 <= dropout < 1:
             raise UserError(f"network: {width=} must be at least 1, and {dropout=} lie in [0, 1)")
+        if low_resolution is not None and not 1 <= low_resolution < spec.size:
+            raise UserError(f"network: {low_resolution=} must lie in 1..{spec.size - 1}, or be null: size {spec.size}")
         stages = plan(spec.size, width, multipliers, attention_at)
         modulation = ScaleShift if scale_shift else Shift
         parts = Parts(4 * width, modulation, dropout, heads, head_width, head_order, resample_in_block)
         self.classes = spec.classes if class_conditional else 0
         self.embed = ClockAndLabel(width, 4 * width, self.classes)
-        self.stem = conv(spec.channels, stages[0].width)
+        self.low_resolution = low_resolution
+        self.stem = conv(spec.channels * (1 if low_resolution is None else 2), stages[0].width)
 
         self.down, skips = nn.ModuleList(), [stages[0].width]
         for stage in stages:
@@ -141,10 +150,19 @@ class UNet(Network):
     def forward(self, x: Image, clock: Time, condition: Condition, keep: Keep | None = None) -> Output:
         assert keep is None, "a U-Net sees every pixel: masking needs a network of patches"
         told = self.embed(clock, condition.label)
-        skips = [h := self.stem(x)]
+        skips = [h := self.stem(self.beside_enlarged(x, condition.image))]
         for layer in self.down:
             skips.append(h := layer(h, told))
         h = self.middle(h, told)
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], dim=1), told)
         return self.head(h)
+
+    def beside_enlarged(self, x: Image, image: Small | None) -> Input:
+        """An upsampler sees x and, bilinearly, the small image. Dhariwal & Nichol 2021 (2105.05233), section 5.2."""
+        if self.low_resolution is None:
+            return x
+        small = (self.low_resolution, self.low_resolution)
+        assert image is not None, f"an upsampler needs Condition.image, {small} pixels"
+        assert image.shape[2:] == small, f"{self.low_resolution=}, but Condition.image is {tuple(image.shape)}"
+        return torch.cat([x, F.interpolate(image, size=x.shape[2:], mode="bilinear")], dim=1)
