@@ -16,9 +16,8 @@ class Guard:
     def watch(self, step: int, observed: Observed, grad_norm: Tensor) -> None:
         worst = observed.loss.nan_to_num(nan=torch.inf).argmax()
         bad = ~(observed.loss.sum().isfinite() & grad_norm.isfinite())
-        now = torch.stack(
-            [torch.full_like(grad_norm, step), observed.logsnr.take(worst)]
-        )  # [worst] would wait for the device
+        there = observed.logsnr.take(worst)  # [worst] would wait for the device
+        now = torch.stack([torch.full_like(grad_norm, step), there])
         if self.first is None:
             self.first = torch.full_like(now, -1.0)
         self.first = torch.where(bad & (self.first[0] < 0), now, self.first)

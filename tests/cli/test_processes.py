@@ -125,13 +125,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
 
 
 def test_processes_that_read_data_change_nothing_and_leave_a_stop_to_the_run(tmp_path):
-    words = [
-        "data=shapes",
-        "data.size=16",
-        "network.attention_at=[8]",
-        "budget.images=1280",
-        "samples.every_images=null",
-    ]
+    words = ["data=shapes", "data.size=16", "network.attention_at=[8]", "budget.images=1280"]
     finish(start(tmp_path / "alone", *words, "data.workers=0"))
     stopped = start(tmp_path / "several", *words, "data.workers=2")
     wait_for(tmp_path / "several", 160)
