@@ -2,7 +2,7 @@
 
 import math
 
-from smallbatch import predictions, sampler, schedules, solvers, tables, timesteps, variances, weightings
+from smallbatch import draws, predictions, sampler, schedules, solvers, tables, timesteps, variances, weightings
 
 PATHS = {
     "preserving": schedules.VariancePreserving(),
@@ -43,9 +43,9 @@ WEIGHTINGS = {
     "sigmoid": weightings.SigmoidWeight(),
 }
 DRAWS = {
-    "iid": timesteps.IID(),
-    "stratified": timesteps.Stratified(),
-    "low_discrepancy": timesteps.LowDiscrepancy(),
+    "iid": draws.IID(),
+    "stratified": draws.Stratified(),
+    "low_discrepancy": draws.LowDiscrepancy(),
 }
 DENSITIES = {
     "uniform": timesteps.Uniform(),

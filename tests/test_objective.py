@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from smallbatch.draws import Stratified
 from smallbatch.masking import Unmasked
 from smallbatch.notation import Condition
 from smallbatch.objective import Objective
 from smallbatch.predictions import Eps
 from smallbatch.randomness import Step
-from smallbatch.timesteps import Density, LogNormal, Stratified, Timesteps, Uniform
+from smallbatch.timesteps import Density, LogNormal, Timesteps, Uniform
 from smallbatch.variances import LearnedVariance
 from smallbatch.weightings import Plain
 from tests.leaves import PREDICTIONS, SCHEDULES, TABLES, WEIGHTINGS

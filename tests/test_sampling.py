@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from smallbatch import schedules as S
+from smallbatch.churn import Churn
 from smallbatch.errors import UserError
 from smallbatch.notation import Condition, Denoised
 from smallbatch.oracle import DatasetOracle, GaussianOracle
 from smallbatch.randomness import SampleNoise
 from smallbatch.sampler import Karras, Respaced, Sampler, Trailing, UniformLogSNR
-from smallbatch.solvers import DDIM, Ancestral, Churn, DPMpp2M, Heun, UniPC, integrate
+from smallbatch.solvers import DDIM, Ancestral, DPMpp2M, Heun, UniPC, integrate
 from smallbatch.wrappers import clipped, guided, swapped
 from tests.leaves import CONTINUOUS, EVERY_SOLVER, GRIDS, PATHS, PREDICTIONS, SCHEDULES, SOLVERS, STOCHASTIC, TABLES
 from tests.tiny import tiny_denoiser

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from smallbatch.churn import Churn
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.notation import Condition, Image, Time
 from smallbatch.schedules import NoiseSchedule
-from smallbatch.solvers import Churn, Solver, integrate
+from smallbatch.solvers import Solver, integrate
 from smallbatch.tables import Table
 from smallbatch.wrappers import clipped, guided
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
+from smallbatch.data.drawing import coverage, draw
 from smallbatch.data.scenes import (
     BACKGROUNDS,
     CLASS_NAMES,
@@ -17,8 +18,6 @@ from smallbatch.data.scenes import (
     Attribute,
     below,
     caption,
-    coverage,
-    draw,
     mixed,
     scenes,
 )

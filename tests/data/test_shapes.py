@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from smallbatch.data.scenes import COLOURS, SHAPES, draw, scenes
+from smallbatch.data.drawing import draw
+from smallbatch.data.scenes import COLOURS, SHAPES, scenes
 from smallbatch.data.shapes import Shapes
 from smallbatch.errors import UserError
 from smallbatch.notation import ImageSpec

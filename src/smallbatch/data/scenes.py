@@ -1,16 +1,15 @@
-"""Scenes of one or two coloured shapes: what scene i holds, how it reads in words, and how it is drawn at any size.
+"""Scenes of one or two coloured shapes: what scene i holds, and how it reads in words.
 
-Scene i follows from i alone, in whole numbers, and drawing uses only operations that IEEE 754 rounds exactly (no sine,
-no sum over an axis): image i is the same in any batch, in any order, on any machine.
+Scene i follows from i alone, in whole numbers: it is the same in any batch, in any order, on any machine.
 """
 
 from collections.abc import Callable
 from enum import IntEnum
-from functools import partial, reduce
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8, UInt64
+from jaxtyping import Bool, Int, UInt64
 from numpy import ndarray
 
 VERSION = 1  # must rise with any change of which scenes there are or how they are drawn
@@ -21,7 +20,6 @@ GAP = UNIT // 16  # between two objects along the axis of their relation: a pixe
 RADII = (np.array([[0.14, 0.16], [0.22, 0.25]]) * UNIT).astype(np.int64)  # smallest and largest of each of SIZES
 TURN = 13 * UNIT // 100  # tangent of half the largest rotation, 15 degrees
 SLOPE = 10  # levels of 255 by which a background rises or falls from the middle to an edge
-BLOCK = 1 << 16  # pixels drawn at a time: what fits the cache
 
 SIZES = ("small", "large")
 RELATIONS = ("left of", "right of", "above", "below")  # of the first object to the second
@@ -43,51 +41,10 @@ BACKGROUNDS = {
     "beige": (205, 192, 165),
 }
 
-Plane = Float[ndarray, "m h w"]
-
-
-def circle(x: Plane, y: Plane) -> tuple[Plane, ...]:
-    return (np.sqrt(x * x + y * y) - 0.84,)
-
-
-def square(x: Plane, y: Plane) -> tuple[Plane, ...]:
-    return np.abs(x) - 0.71, np.abs(y) - 0.71
-
-
-def triangle(x: Plane, y: Plane) -> tuple[Plane, ...]:
-    """Equilateral, the point up."""
-    return y - 0.55, x * 0.8660254 - y * 0.5 - 0.55, x * -0.8660254 - y * 0.5 - 0.55
-
-
-def cross(x: Plane, y: Plane) -> tuple[Plane, ...]:
-    """Upright, as a plus sign."""
-    x, y = np.abs(x), np.abs(y)
-    return np.maximum(x, y) - 0.95, np.minimum(x, y) - 0.31
-
-
-def ring(x: Plane, y: Plane) -> tuple[Plane, ...]:
-    far = np.sqrt(x * x + y * y)
-    return far - 0.92, 0.42 - far
-
-
-class Shape(NamedTuple):
-    """Signed distances (x, y) -> d, all negative inside, around the centroid; `reach` bounds the shape however turned.
-
-    At radius 1 their areas are 1.6 to 2.2: a large object is larger than a small one whatever the shapes.
-    """
-
-    distances: Callable[[Plane, Plane], tuple[Plane, ...]]
-    reach: float
-
-
-SHAPES = {
-    "circle": Shape(circle, 0.84),
-    "square": Shape(square, 1.01),
-    "triangle": Shape(triangle, 1.1),
-    "cross": Shape(cross, 1.0),
-    "ring": Shape(ring, 0.92),
-}
-REACHES = np.array([int(shape.reach * UNIT) + 1 for shape in SHAPES.values()])
+# How far each reaches from its centroid at radius 1, however turned. At radius 1 their areas are 1.6 to 2.2: a large
+# object is larger than a small one whatever the shapes.
+SHAPES = {"circle": 0.84, "square": 1.01, "triangle": 1.1, "cross": 1.0, "ring": 0.92}
+REACHES = np.array([int(reach * UNIT) + 1 for reach in SHAPES.values()])
 CLASS_NAMES = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 
@@ -217,51 +174,3 @@ def caption(scene: Scenes) -> str:
         for k in range(scene.count)
     )
     return f"{objects} on a {[*BACKGROUNDS][scene.background]} background"
-
-
-def draw(scenes: Scenes, size: int) -> UInt8[ndarray, "n 3 size size"]:
-    """Each pixel is what its square covers, to first order: the edges are anti-aliased."""
-    pixels = np.empty((len(scenes.count), 3, size, size), np.uint8)
-    step = max(1, BLOCK // size**2)
-    for start in range(0, len(pixels), step):
-        rows = slice(start, start + step)
-        pixels[rows] = np.rint(painted(scenes.at(rows), size))
-    return pixels
-
-
-def painted(scenes: Scenes, size: int) -> Float[ndarray, "n 3 size size"]:
-    middles = (np.arange(size, dtype=np.float32) + 0.5) / size
-    rise = 2 * middles - 1
-    right, down = scenes.slope.astype(np.float32).T[..., None, None]
-    tone = np.array([*BACKGROUNDS.values()], np.float32)[scenes.background]
-    picture = tone[..., None, None] + (right * rise + down * rise[:, None])[:, None]
-    colour = np.array([*COLOURS.values()], np.float32)[scenes.colour][..., None, None]
-    covered = coverage(scenes, middles)
-    for k in range(2):
-        picture += covered[:, k, None] * (colour[:, k] - picture)
-    return picture
-
-
-def coverage(scenes: Scenes, middles: Float[ndarray, " size"]) -> Float[ndarray, "n objects size size"]:
-    """The share of each pixel that each object covers, shape by shape."""
-    covered = np.zeros((*scenes.present.shape, len(middles), len(middles)), np.float32)
-    for number, shape in enumerate(SHAPES.values()):
-        of = scenes.present & (scenes.shape == number)
-        lengths = [field[of].astype(np.float32) / UNIT for field in (scenes.centre, scenes.radius, scenes.turn)]
-        covered[of] = share(shape, *lengths, middles)
-    return covered
-
-
-def share(
-    shape: Shape,
-    centre: Float[ndarray, "m xy"],
-    radius: Float[ndarray, " m"],
-    turn: Float[ndarray, " m"],
-    middles: Float[ndarray, " size"],
-) -> Float[ndarray, "m size size"]:
-    radius, turn = radius[:, None, None], turn[:, None, None]
-    cosine, sine = (1 - turn * turn) / (1 + turn * turn), 2 * turn / (1 + turn * turn)  # exact on every machine
-    x, y = (middles - centre[:, :1])[:, None], (middles - centre[:, 1:])[:, :, None]
-    x, y = (x * cosine + y * sine) / radius, (y * cosine - x * sine) / radius
-    shares = [np.clip(0.5 - distance * (radius * len(middles)), 0, 1) for distance in shape.distances(x, y)]
-    return reduce(np.multiply, shares)  # where two edges cross in a pixel, as if they crossed at a right angle

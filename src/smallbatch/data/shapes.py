@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from smallbatch.data.drawing import draw
 from smallbatch.data.module import ImageData, Parts
-from smallbatch.data.scenes import CLASS_NAMES, VERSION, Scenes, draw, scenes
+from smallbatch.data.scenes import CLASS_NAMES, VERSION, Scenes, scenes
 from smallbatch.data.store import Source, Store
 from smallbatch.data.stream import Order, Unrepeated
 from smallbatch.errors import UserError
