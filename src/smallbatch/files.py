@@ -1,6 +1,7 @@
 """Writing a file so that a reader sees the old one or the whole new one, whenever the machine dies."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,3 +28,8 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def free_bytes(path: Path) -> int:
+    """Where `path` is, or would be made."""
+    return shutil.disk_usage(next(there for there in (path, *path.absolute().parents) if there.exists())).free

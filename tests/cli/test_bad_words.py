@@ -57,6 +57,7 @@ from tests.cli import TINY
         ("prepare data=digits", "out must be given: out=..."),
         ("prepare data=images data.path=nowhere out=x", "data.path=nowhere does not exist"),
         ("prepare data=shapes out=x", "are free there"),
+        ("prepare data=shapes out=x.zip", "are free there"),
         ("prepare data=digits out=x.zip part=test", "part=test: a zip holds one part: train or held_out"),
         ("train root=/proc/nowhere", "/proc/nowhere"),
         ("sample run=nowhere n=abc", "n=abc must be a whole number"),

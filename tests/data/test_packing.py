@@ -154,7 +154,7 @@ def test_all_problems_are_counted_and_listed(animals, tmp_path):
 
 
 def test_a_full_disk_is_refused_before_anything_is_read(animals, tmp_path, monkeypatch):
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(packing, "free_bytes", lambda path: 1000)
     with pytest.raises(UserError, match=r"needs 0\.0 GiB, 0\.0 are free there"):
         packing.pack(images(animals), MADE_WITH, tmp_path / "store")
 

@@ -1,11 +1,11 @@
 """What a run will write, and whether there is room for it before anything is trained."""
 
-import shutil
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from smallbatch.errors import UserError
+from smallbatch.files import free_bytes
 
 
 def needed(parameters: int, config: DictConfig) -> int:
@@ -19,8 +19,7 @@ def needed(parameters: int, config: DictConfig) -> int:
 
 def check_room(folder: Path, wanted: int) -> None:
     """What the run has written before will be written over."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    free = free_bytes(folder)
     own = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if wanted > free + own:
         raise UserError(

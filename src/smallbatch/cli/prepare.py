@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from smallbatch.cli import runs
 from smallbatch.data.edm_zip import write_zip
 from smallbatch.data.module import Parts
-from smallbatch.data.packing import pack
+from smallbatch.data.packing import pack, refuse_too_large
 from smallbatch.errors import UserError
 
 NOT_BY = (*runs.HOW_READ, "batch", "seed", "flip")  # what the pixels do not depend on
@@ -23,6 +23,7 @@ def run(config: DictConfig) -> None:
         if out.exists():
             raise UserError(f"out={out} is there already: remove it, or choose another out")
         source = getattr(data.parts, config.part)
+        refuse_too_large(out, source, spec=data.spec)  # PNG may save half of it: a bound is enough
         write_zip(source, out)
         print(f"{out}: {len(source)} images; train with data=images data.path={out} data.size={data.spec.size}")
         return

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from smallbatch.data.packed import FORMAT, STAMP, open_part, read_stamp
 from smallbatch.data.reading import chunks, refuse, take
 from smallbatch.data.store import Source, digest, size_in_bytes
 from smallbatch.errors import UserError
-from smallbatch.files import replacing, sync
+from smallbatch.files import free_bytes, replacing, sync
 from smallbatch.notation import ImageSpec
 
 BETWEEN_NOTES = 256 * 2**20  # bytes written before what is done is noted
@@ -35,6 +36,8 @@ def pack(data: ImageData, made_with: dict[str, Any], out: Path) -> None:
         refuse_other(out, read_stamp(out), wanted)
         return
     with unfinished(out, wanted) as folder:
+        if not any(folder.glob("*.npy")):  # else it has taken its room already
+            refuse_too_large(out, *data.parts, spec=data.spec)
         problems = []
         for name, part in zip(Parts._fields, data.parts, strict=True):
             problems += fill(folder, name, part, data.spec)
@@ -46,10 +49,10 @@ def pack(data: ImageData, made_with: dict[str, Any], out: Path) -> None:
         parts = [open_part(folder, name, data.spec, wanted["counts"][name]) for name in Parts._fields]
         with replacing(folder / STAMP) as partial:
             partial.write_text(json.dumps(wanted | {"digest": digest(*parts)}, indent=1) + "\n")
-        for note in folder.glob("*.done"):
-            note.unlink()
         sync(folder)
         folder.rename(out)
+        for note in out.glob("*.done"):
+            note.unlink()
         sync(out.parent)
 
 
@@ -59,6 +62,12 @@ def refuse_other(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> No
     odd = [f"data.{key}={old.get(key)}, not {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
     if odd:
         raise UserError(f"out={out} was made with {'; '.join(odd)}: remove it, or choose another out")
+
+
+def refuse_too_large(out: Path, *parts: Source, spec: ImageSpec) -> None:
+    needed, free = sum(size_in_bytes(part, spec) for part in parts), free_bytes(out)
+    if needed > free:
+        raise UserError(f"out={out} needs {needed / 2**30:,.1f} GiB, {free / 2**30:,.1f} are free there")
 
 
 @contextmanager
@@ -75,10 +84,6 @@ def unfinished(out: Path, wanted: dict[str, Any]) -> Iterator[Path]:
         if not begun.exists() or json.loads(begun.read_text()) != wanted:
             shutil.rmtree(folder)
             folder.mkdir()
-            spec = ImageSpec(**wanted["spec"])
-            needed, free = sum(wanted["counts"].values()) * spec.channels * spec.size**2, shutil.disk_usage(folder).free
-            if needed > free:
-                raise UserError(f"out={out} needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free there")
             with replacing(begun) as partial:
                 partial.write_text(json.dumps(wanted))
         yield folder
@@ -109,6 +114,14 @@ def fill(folder: Path, name: str, source: Source, spec: ImageSpec) -> list[str]:
 
 
 def array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
-    """A file of that shape, as it was left or all zero."""
-    mode = "r+" if path.exists() else "w+"
-    return np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
+    """A file of that shape, as it was left or all zero, and room for all of it: a mapped page without any kills."""
+    if path.exists():
+        return np.lib.format.open_memmap(path, mode="r+", dtype=dtype, shape=shape)
+    made = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    try:
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError:
+        path.unlink()
+        raise
+    return made
