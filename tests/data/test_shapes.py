@@ -1,12 +1,15 @@
 from itertools import islice
+from pathlib import Path
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from smallbatch import pictures
 from smallbatch.data.drawing import draw
-from smallbatch.data.scenes import COLOURS, SHAPES, scenes
+from smallbatch.data.scenes import COLOURS, SHAPES, caption, scenes
 from smallbatch.data.shapes import Shapes
 from smallbatch.errors import UserError
 from smallbatch.notation import ImageSpec
@@ -61,3 +64,10 @@ def test_the_fingerprint_is_that_of_the_scenes():
 def test_what_cannot_be_drawn_is_refused(bad):
     with pytest.raises(UserError, match=rf"data\.{next(iter(bad))}="):
         shapes(**bad)
+
+
+def test_the_picture_in_the_docs_shows_the_first_scenes():
+    rows = Shapes(batch=1, seed=0, size=64).train_store.take(torch.arange(20))
+    shown = Image.open(Path(__file__).parents[2] / "docs" / "shapes.png")
+    assert np.array_equal(np.asarray(shown), np.asarray(pictures.grid(rows.pixels, columns=10)))
+    assert caption(scenes(np.array([2])).at(0)) == "a large orange square above a small red circle on a grey background"
