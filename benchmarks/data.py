@@ -68,7 +68,7 @@ def from_memory():
 
 
 def decoding(path):
-    data = Images(str(path), batch=BATCH, seed=0, size=None if path.stem == "made" else 32)
+    data = Images(str(path), batch=BATCH, seed=0, size=None if path.stem.startswith("made") else 32)
     source, names = data.parts.train, data.parts.train.names
     archive = zipfile.ZipFile(path)
 
@@ -87,13 +87,18 @@ def decoding(path):
 
 
 def made(folder, size):
-    """A zip of photographs of nothing: smooth noise, as JPEGs compress it."""
-    path, rng = folder / "made.zip", np.random.default_rng(0)
+    """A zip of pictures of nothing that compress as photographs do: noise whose contrast falls with its fineness."""
+    path, rng = folder / f"made_{size}.zip", np.random.default_rng(0)
     with zipfile.ZipFile(path, "w") as archive:
         for number in range(600):
+            picture = np.full((size, size, 3), 128.0)
+            for grain in (2**k for k in range(2, size.bit_length())):
+                noise = Image.fromarray(rng.integers(0, 256, (grain, grain, 3), dtype=np.uint8))
+                picture += (
+                    (np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC)) - 128.0) * 2.5 / grain**0.75
+                )
             file = io.BytesIO()
-            coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-            coarse.resize((size, size), Image.Resampling.BICUBIC).save(file, "jpeg", quality=90)
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file, "jpeg", quality=90)
             archive.writestr(f"{number:04}.jpg", file.getvalue())
     return path
 

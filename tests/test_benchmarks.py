@@ -36,3 +36,11 @@ def test_the_step_benchmark_compares_ours_and_a_peer(capsys, monkeypatch, tmp_pa
     benchmark["main"]([*own, *SMALL, "trainer=cpu", "batch=2", "drop_condition=1"])
     out = capsys.readouterr().out
     assert out.startswith("3x8x8, batch 2") and out.count("ratio") == 3 and " 84 parameters" in out
+
+
+def test_the_data_benchmark_measures_every_part(capsys, monkeypatch):
+    benchmark = runpy.run_path(str(BENCHMARKS / "data.py"))
+    monkeypatch.setitem(benchmark["turns"].__globals__, "ROUNDS", 2)
+    benchmark["main"]([])
+    out = capsys.readouterr().out
+    assert out.count("ratio") == 3 and "opening a store of 100,000 images" in out
