@@ -27,6 +27,7 @@ from smallbatch.data.stream import Stream
 from smallbatch.notation import ImageSpec
 
 BATCH, ROUNDS = 128, 30
+PICTURES, STORED = 600, 100_000
 
 
 def turns(ours, bare, warm_up=3):
@@ -90,7 +91,7 @@ def made(folder, size):
     """A zip of pictures of nothing that compress as photographs do: noise whose contrast falls with its fineness."""
     path, rng = folder / f"made_{size}.zip", np.random.default_rng(0)
     with zipfile.ZipFile(path, "w") as archive:
-        for number in range(600):
+        for number in range(PICTURES):
             picture = np.full((size, size, 3), 128.0)
             for grain in (2**k for k in range(2, size.bit_length())):
                 noise = Image.fromarray(rng.integers(0, 256, (grain, grain, 3), dtype=np.uint8))
@@ -122,7 +123,7 @@ class ConstantData(ImageData):
     spec = ImageSpec(3, 32, 10)
     class_names = [str(k) for k in range(10)]  # noqa: RUF012
     fingerprint = "constant"
-    parts = Parts(Constant(100_000), Constant(100))
+    parts = Parts(Constant(STORED), Constant(100))
 
 
 def opening(folder):
