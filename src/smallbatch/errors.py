@@ -3,3 +3,9 @@
 
 class UserError(Exception):
     """Raised before training starts wherever input is wrong; the command line prints its message and exits with 1."""
+
+
+def refuse_unless_positive(where: str, **values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise UserError(f"{where}: {name}={value} must be above 0")

@@ -1,5 +1,6 @@
 """Writing a file so that a reader sees the old one or the whole new one, whenever the machine dies."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -33,3 +34,16 @@ def sync(path: Path) -> None:
 def free_bytes(path: Path) -> int:
     """Where `path` is, or would be made."""
     return shutil.disk_usage(next(there for there in (path, *path.absolute().parents) if there.exists())).free
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Holds `path` as something being made; BlockingIOError if another process does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".lock.{path.name}")
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from smallbatch.errors import refuse_unless_positive
 from smallbatch.notation import Coefficient, Denoised, Image, NoiseLevel, Observed, Output, PerImage, PerTerm, Seen
 
 
@@ -112,6 +113,7 @@ class EDM(Linear):
 
     def __init__(self, data_std: float = 0.5):
         super().__init__()
+        refuse_unless_positive("prediction", data_std=data_std)
         self.data_std = data_std
 
     def basis(self, level: NoiseLevel) -> tuple[Coefficient, Coefficient]:

@@ -8,7 +8,7 @@ import torch
 
 from smallbatch.churn import Churn
 from smallbatch.denoiser import Denoiser
-from smallbatch.errors import UserError
+from smallbatch.errors import UserError, refuse_unless_positive
 from smallbatch.notation import Condition, Image, Time
 from smallbatch.schedules import NoiseSchedule
 from smallbatch.solvers import Solver, integrate
@@ -49,6 +49,9 @@ class Karras(Grid):
     """
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0):
+        refuse_unless_positive("grid", sigma_min=sigma_min, rho=rho)
+        if not sigma_min < sigma_max:
+            raise UserError(f"grid: {sigma_min=} must lie below {sigma_max=}")
         self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
 
     def __call__(self, schedule: NoiseSchedule, steps: int, device: torch.device) -> Time:

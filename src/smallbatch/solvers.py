@@ -27,6 +27,8 @@ class DDIM(Solver):
     """eta = 0: deterministic; eta = 1: DDPM's ancestral sampling. Song et al. 2020 (2010.02502), eqs. 12, 16."""
 
     def __init__(self, eta: float = 0.0):
+        if not 0 <= eta <= 1:
+            raise UserError(f"solver: {eta=} must lie between 0 (deterministic) and 1 (ancestral)")
         self.eta = eta
 
     def step(

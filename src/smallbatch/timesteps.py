@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from smallbatch.draws import Draw
-from smallbatch.errors import UserError
+from smallbatch.errors import UserError, refuse_unless_positive
 from smallbatch.notation import Observed, PerImage, Time
 from smallbatch.randomness import Step
 from smallbatch.schedules import NoiseSchedule
@@ -38,6 +38,7 @@ class LogNormal(Density):
 
     def __init__(self, mean: float = -1.2, std: float = 1.2):
         super().__init__()
+        refuse_unless_positive("timesteps", std=std)
         self.mean, self.std = mean, std
 
     def forward(self, u: Time, schedule: NoiseSchedule, progress: float) -> tuple[Time, PerImage]:
@@ -52,6 +53,7 @@ class LogitNormal(Density):
 
     def __init__(self, mean: float = 0.0, std: float = 1.0, shift: float = 1.0):
         super().__init__()
+        refuse_unless_positive("timesteps", std=std)
         if shift <= 0:
             raise UserError(f"timesteps: {shift=} must lie above 0; 1 shifts nothing, more goes toward the noise")
         self.mean, self.std, self.shift = mean, std, shift
@@ -65,6 +67,7 @@ class Laplace(Density):
 
     def __init__(self, mean: float = 0.0, scale: float = 0.5):
         super().__init__()
+        refuse_unless_positive("timesteps", scale=scale)
         self.mean, self.scale = mean, scale
 
     def forward(self, u: Time, schedule: NoiseSchedule, progress: float) -> tuple[Time, PerImage]:

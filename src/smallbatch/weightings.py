@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
+from smallbatch.errors import refuse_unless_positive
 from smallbatch.notation import NoiseLevel, Observed, PerTerm
 from smallbatch.predictions import Terms
 
@@ -64,6 +65,7 @@ class MinSNR(OnX0):
 
     def __init__(self, gamma: float = 5.0):
         super().__init__()
+        refuse_unless_positive("weighting", gamma=gamma)
         self.gamma = gamma
 
     def of_x0(self, logsnr: PerTerm) -> PerTerm:
@@ -85,6 +87,7 @@ class SoftMinSNR(OnX0):
 
     def __init__(self, gamma: float = 4.0):
         super().__init__()
+        refuse_unless_positive("weighting", gamma=gamma)
         self.gamma = gamma
 
     def of_x0(self, logsnr: PerTerm) -> PerTerm:
@@ -96,6 +99,7 @@ class P2(OnX0):
 
     def __init__(self, k: float = 1.0, gamma: float = 1.0):
         super().__init__()
+        refuse_unless_positive("weighting", k=k)
         self.k, self.gamma = k, gamma
 
     def of_x0(self, logsnr: PerTerm) -> PerTerm:
@@ -129,6 +133,7 @@ class EDMWeight(OnX0):
 
     def __init__(self, data_std: float = 0.5):
         super().__init__()
+        refuse_unless_positive("weighting", data_std=data_std)
         self.data_std = data_std
 
     def of_x0(self, logsnr: PerTerm) -> PerTerm:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.cli import TINY
 
@@ -53,6 +54,16 @@ from tests.cli import TINY
         ("train data=store data.path=nowhere", "nowhere is no packed store: make one with `smallbatch prepare"),
         ("train data=cifar10 data.official=false", "copy it again"),
         ("train data=shapes data.workers=-1", "must be at least 0"),
+        ("train trainer=gpu", "trainer=gpu, but no GPU is at hand: use trainer=cpu"),
+        ("train schedule=iddpm_cosine schedule.steps=4000 clock=steps", "clock.steps=1000, but schedule.steps=4000"),
+        ("train weighting=min_snr weighting.gamma=-1", "weighting: gamma=-1 must be above 0"),
+        ("train weighting=soft_min_snr weighting.gamma=0", "weighting: gamma=0 must be above 0"),
+        ("train weighting=edm weighting.data_std=0", "weighting: data_std=0 must be above 0"),
+        ("train prediction=edm prediction.data_std=0", "prediction: data_std=0 must be above 0"),
+        ("train timesteps=lognormal timesteps.density.std=0", "timesteps: std=0 must be above 0"),
+        ("train sampler=heun sampler.grid.rho=0", "grid: rho=0 must be above 0"),
+        ("train sampler=heun sampler.grid.sigma_min=90", "sigma_min=90 must lie below sigma_max=80.0"),
+        ("train sampler=ddim sampler.solver.eta=2", "eta=2 must lie between 0 (deterministic) and 1"),
         ("prepare out=x", "You must specify 'data'"),
         ("prepare data=digits", "out must be given: out=..."),
         ("prepare data=images data.path=nowhere out=x", "data.path=nowhere does not exist"),
@@ -70,6 +81,19 @@ from tests.cli import TINY
 )
 def test_a_mistake_is_named_with_its_fix(words, line, refused):
     assert line in refused(*words.split())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_decoded_while_training_is_one_line(workers, refused):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    for number, pixels in enumerate(noise):
+        path = Path("photos") / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        path.write_bytes(path.read_bytes()[:-200])  # the head is whole
+    words = ["data=images", "data.path=photos", "data.size=8", "data.memory_gib=0", f"data.workers={workers}"]
+    line = refused("train", *TINY, *words)
+    assert "cannot decode" in line and ".jpg: repair or remove it" in line
 
 
 def test_sampling_mistakes_are_named(smallbatch, refused):

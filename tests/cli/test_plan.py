@@ -70,5 +70,5 @@ def test_a_checkpoint_is_as_large_as_planned(smallbatch):
 
 def test_no_room_for_the_checkpoints_is_refused_before_training(refused, monkeypatch):
     monkeypatch.setattr(disk, "free_bytes", lambda path: 10_000)
-    assert "0.0 are free for" in (line := refused("train", *TINY)) and "give root= on another disk" in line
+    assert "10.0 kB are free for" in (line := refused("train", *TINY)) and "give root= on another disk" in line
     assert not Path("runs").exists()

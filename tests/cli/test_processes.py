@@ -1,15 +1,19 @@
 """Runs as processes: killed, stopped, split over ranks."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.cli import TINY
 
@@ -20,6 +24,17 @@ def start(root, *words):
     command = [SMALLBATCH, "train", *TINY, f"root={root}", *words]
     piped = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return subprocess.Popen(command, **piped, env=os.environ, start_new_session=True)
+
+
+def gone(group):
+    """Whether every process of a group ends within seconds."""
+    for _ in range(400):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def finish(process, code=0):
@@ -135,3 +150,25 @@ def test_processes_that_read_data_change_nothing_and_leave_a_stop_to_the_run(tmp
     finish(start(tmp_path / "several", *words, "data.workers=2"))
     same(checkpoint(tmp_path / "alone"), checkpoint(tmp_path / "several"))
     assert figures(tmp_path / "alone") == figures(tmp_path / "several")
+
+
+def test_a_killed_prepare_leaves_no_process_behind_and_may_be_started_again(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3000, 16, 16, 3), dtype=np.uint8)
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for number, image in enumerate(pixels):
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "png")
+            archive.writestr(f"{number:05}.png", file.getvalue())
+    words = ["data=images", f"data.path={tmp_path / 'photos.zip'}", "data.size=16", f"out={tmp_path / 'packed.zip'}"]
+    command = [SMALLBATCH, "prepare", *words]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    for _ in range(1200):
+        if any(part.stat().st_size > 100_000 for part in tmp_path.glob(".partial.packed.zip")):
+            break
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    assert gone(killed.pid) and not (tmp_path / "packed.zip").exists()
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert zipfile.ZipFile(tmp_path / "packed.zip").testzip() is None

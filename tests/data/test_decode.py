@@ -6,6 +6,7 @@ from PIL import Image
 
 from smallbatch.data import decode
 from smallbatch.data.files import open_files
+from smallbatch.errors import UserError
 
 ramp = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 
@@ -103,3 +104,16 @@ def test_an_animation_shows_its_first_picture(tmp_path):
     first, second = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 255))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     assert np.asarray(decode.decode(open_files(str(tmp_path)), "a.gif", 3))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_pixels_without_a_known_range_are_refused(tmp_path):
+    Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "a.tiff")
+    with pytest.raises(UserError, match=r"cannot decode a\.tiff.*whose range nobody knows: save it with 8 or 16 bits"):
+        decode.decode(open_files(str(tmp_path)), "a.tiff", 3)
+
+
+def test_the_head_of_a_file_tells_its_extent(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-100])
+    assert decode.extent_of(open_files(str(tmp_path)), "a.jpg") == (30, 20)

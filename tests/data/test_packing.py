@@ -117,7 +117,7 @@ def test_packing_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL and not out.exists()
-    assert json.loads((tmp_path / ".partial.store" / "train.done").read_text()) == [2 * CHUNK, []]
+    assert (tmp_path / ".partial.store" / "train.done").read_text() == str(2 * CHUNK)
 
     data, taken = images(tmp_path / "many"), []
 
@@ -137,10 +137,33 @@ def test_packing_goes_on_where_it_was_killed(tmp_path, monkeypatch):
 def test_a_set_that_changed_meanwhile_is_begun_again(animals, store, tmp_path):
     partial = tmp_path / ".partial.other"
     partial.mkdir()
-    (partial / "begun.done").write_text(json.dumps({"format": 0}))
-    (partial / "train.done").write_text(json.dumps([20, []]))
+    (partial / "begun.json").write_text(json.dumps({"format": 0}))
+    (partial / "train.done").write_text("20")
     packing.pack(images(animals), MADE_WITH, tmp_path / "other")
     assert packed(tmp_path / "other").fingerprint == packed(store).fingerprint
+
+
+def test_an_image_that_was_repaired_is_read_again(animals, tmp_path):
+    """Also where its name and length, all that some fingerprints know, are as before."""
+    broken = animals / "dog" / "5.png"
+    whole = broken.read_bytes()
+    data = images(animals)
+    data.fingerprint = "the same"
+    broken.write_bytes(bytes(len(whole)))
+    with pytest.raises(UserError, match=r"cannot decode dog/5\.png"):
+        packing.pack(data, MADE_WITH, tmp_path / "store")
+    broken.write_bytes(whole)
+    packing.pack(data, MADE_WITH, tmp_path / "store")
+    assert same(packed(tmp_path / "store").train_store, images(animals).train_store)
+
+
+def test_an_empty_folder_may_become_the_store_and_another_thing_may_not(animals, tmp_path):
+    (tmp_path / "empty").mkdir()
+    packing.pack(images(animals), MADE_WITH, tmp_path / "empty")
+    assert len(packed(tmp_path / "empty").train_store)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is there already, and no packed store: remove it"):
+        packing.pack(images(animals), MADE_WITH, tmp_path / "file")
 
 
 def test_all_problems_are_counted_and_listed(animals, tmp_path):
@@ -155,7 +178,7 @@ def test_all_problems_are_counted_and_listed(animals, tmp_path):
 
 def test_a_full_disk_is_refused_before_anything_is_read(animals, tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "free_bytes", lambda path: 1000)
-    with pytest.raises(UserError, match=r"needs 0\.0 GiB, 0\.0 are free there"):
+    with pytest.raises(UserError, match=r"needs .* bytes|kB, 1\.0 kB are free there: lower data\.size"):
         packing.pack(images(animals), MADE_WITH, tmp_path / "store")
 
 
@@ -171,8 +194,9 @@ def test_a_folder_that_is_no_store_is_refused(animals):
 @pytest.mark.parametrize("name", ["train.npy", "held_out.npy", "train_labels.npy"])
 def test_a_truncated_store_is_refused(store, name):
     content = (store / name).read_bytes()
-    (store / name).write_bytes(content[:-100])
-    assert f"{name} is missing or cut short" in refused(store)
+    for left in (content[:-100], content[:50], b""):
+        (store / name).write_bytes(left)
+        assert f"{name} is missing or cut short" in refused(store)
     (store / name).unlink()
     assert f"{name} is missing or cut short" in refused(store)
 
@@ -189,7 +213,12 @@ def test_labels_out_of_range_are_refused(store):
     assert "train has labels from 0 to 7, store.json names 3 classes" in refused(store)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": 99}'])
+def test_pixels_of_another_type_are_refused(store):
+    np.save(store / "train.npy", np.load(store / "train.npy").astype(np.float32))
+    assert "of float32, store.json says" in refused(store)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": 99}', '{"format": 1}'])
 def test_a_stamp_that_is_none_is_refused(store, text):
     (store / "store.json").write_text(text)
     assert "prepare the store again" in refused(store)

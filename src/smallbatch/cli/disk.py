@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from omegaconf import DictConfig
+from rich.filesize import decimal
 
 from smallbatch.errors import UserError
 from smallbatch.files import free_bytes
@@ -23,6 +24,6 @@ def check_room(folder: Path, wanted: int) -> None:
     own = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if wanted > free + own:
         raise UserError(
-            f"the checkpoints of this run need {wanted / 2**30:.1f} GiB, {(free + own) / 2**30:.1f} are free for "
-            f"{folder}: give root= on another disk, or fewer ema.profiles"
+            f"the checkpoints of this run need {decimal(wanted)}, {decimal(free + own)} are free for {folder}: "
+            "give root= on another disk, or fewer ema.profiles"
         )

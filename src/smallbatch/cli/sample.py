@@ -1,12 +1,13 @@
 """`smallbatch sample`: images from a run folder, in guided-diffusion's file format, with a picture beside it."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from hydra.utils import instantiate
 from jaxtyping import Int
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 from torch import Tensor
 
@@ -52,7 +53,8 @@ def describe(config: DictConfig) -> str:
     """A file name that differs where the samples do."""
     solver, grid = (config.sampler[part]._target_.split(".")[-1] for part in ("solver", "grid"))
     width = "" if config.ema_width is None else f"_ema{config.ema_width}"
-    how = f"{solver}_{grid}_steps{config.steps}_guidance{config.guidance}{width}"
+    rest = hashlib.sha256(repr(OmegaConf.to_container(config.sampler, resolve=True)).encode()).hexdigest()[:6]
+    how = f"{solver}_{grid}_{rest}_steps{config.steps}_guidance{config.guidance}{width}"
     return f"labels_{config.labels}_{how}_n{config.n}_seed{config.seed}"
 
 

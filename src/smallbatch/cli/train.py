@@ -21,10 +21,11 @@ from smallbatch.cli import disk, plan, runs
 from smallbatch.cli.resume import Start, find_start, open_folder
 from smallbatch.data.module import ImageData
 from smallbatch.data.stream import micro_batch
-from smallbatch.denoiser import Denoiser
+from smallbatch.denoiser import Denoiser, Steps
 from smallbatch.errors import UserError
 from smallbatch.module import DiffusionModule
 from smallbatch.randomness import key
+from smallbatch.tables import Table
 
 Export = Callable[[L.Trainer, DiffusionModule], None]
 
@@ -36,6 +37,8 @@ def run(config: DictConfig) -> Path | None:
     if config.dry_run:
         plan.show(plan.plan(config, objects), config.out)
         return None
+    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("trainer=gpu, but no GPU is at hand: use trainer=cpu, or trainer=auto to take what there is")
     try:
         module = build(config, objects)
     except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -92,6 +95,9 @@ def check_network(denoiser: Denoiser, data: ImageData) -> None:
         raise UserError(
             f"network.low_resolution={side}: this data set gives no small images to enlarge; set it to null"
         )
+    table, clock = denoiser.schedule, denoiser.clock
+    if isinstance(table, Table) and isinstance(clock, Steps) and clock.steps != table.steps:
+        raise UserError(f"clock.steps={clock.steps}, but schedule.steps={table.steps}: give both the same")
     outputs, channels = denoiser.prediction.outputs, denoiser.spec.channels
     maps = plan.answer(denoiser).shape[1]
     if maps != outputs * channels:

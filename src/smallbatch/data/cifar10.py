@@ -57,9 +57,13 @@ class Cifar10(ImageData):
 
     def _fetch(self) -> None:
         """Downloads and unpacks what is missing; one process at a time."""
-        archive = self.path / CIFAR10.filename
-        if self.folder.exists() and not archive.exists():
+        if self.folder.exists() and not (self.path / CIFAR10.filename).exists():
             return
+        try:
+            CIFAR10(str(self.path))  # whole: nothing to do, and nothing to write where that is forbidden
+            return
+        except (OSError, RuntimeError):
+            pass
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with open(self.path / ".lock", "w") as lock:

@@ -55,7 +55,7 @@ def read_listing(files: Files) -> dict[str, int] | None:
     try:
         entries = json.loads(files.read(LISTING))["labels"]
         labels: dict[str, Any] | None = None if entries is None else {name: label for name, label in entries}
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # a damaged zip or text fails in many ways
         raise UserError(f"{files.path}: {LISTING} must read {fix} ({error!r})") from None
     for name, label in (labels or {}).items():
         if type(label) is not int:

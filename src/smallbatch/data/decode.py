@@ -1,7 +1,6 @@
 """One image file, decoded to square pixels of one size."""
 
 import io
-from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -9,23 +8,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from smallbatch.data.files import Files
 from smallbatch.errors import UserError
 
-Fit = Callable[[Image.Image, str], Image.Image]  # (image, its name) -> a square image, or a UserError
-
 TURNED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where an image says how it was held
 
 
-def open_image(files: Files, name: str) -> Image.Image:
-    """Its shape is known; its pixels are read when they are used."""
+def decode(files: Files, name: str, channels: int) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(files.read(name)))
+        with Image.open(io.BytesIO(files.read(name))) as image:
+            return plain(upright(image), "L" if channels == 1 else "RGB")
     except Exception as error:  # a damaged file makes PIL and zipfile raise almost anything
         raise undecodable(files, name, error) from None
 
 
-def decode(files: Files, name: str, channels: int) -> Image.Image:
-    image = open_image(files, name)
+def extent_of(files: Files, name: str) -> tuple[int, int]:
+    """Width and height as stored, from the head of the file alone."""
     try:
-        return plain(upright(image), "L" if channels == 1 else "RGB")
+        with files.open(name) as file, Image.open(file) as image:
+            return image.size
     except Exception as error:
         raise undecodable(files, name, error) from None
 
@@ -47,6 +45,8 @@ def plain(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == mode and "transparency" not in image.info:
         image.load()
         return image
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose range nobody knows: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits, also where PIL keeps them in 32
         eight = (np.asarray(image).clip(0, 65535) / 257).round()
         image = Image.fromarray(eight.astype(np.uint8))
@@ -68,5 +68,5 @@ def shrink(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, upper, left + size, upper + size))
 
 
-def extent(image: Image.Image) -> str:
-    return f"{image.width}x{image.height}"
+def said(extent: tuple[int, int]) -> str:
+    return f"{extent[0]}x{extent[1]}"

@@ -9,52 +9,54 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
-from smallbatch.data.decode import decode, extent, open_image, shrink
+from smallbatch.data.decode import decode, extent_of, said, shrink
 from smallbatch.data.files import Files
 from smallbatch.data.reading import chunks, refuse
 from smallbatch.data.store import Source, Store
 from smallbatch.errors import UserError
 from smallbatch.notation import ImageSpec
 
+Extent = tuple[int, int]  # width and height
 
-class Shape(ABC):
-    """How images of any shape become squares of `size` pixels."""
+
+class Fit(ABC):
+    """How images of any extent become squares of `size` pixels."""
 
     size: int
 
     @abstractmethod
-    def check(self, image: Image.Image, name: str) -> None:
-        """Refuses an image by its shape alone."""
+    def check(self, extent: Extent, name: str) -> None:
+        """Refuses an image by its width and height."""
 
     def __call__(self, image: Image.Image, name: str) -> Image.Image:
-        self.check(image, name)
+        self.check(image.size, name)
         return shrink(image, self.size)
 
 
 @dataclass(frozen=True)
-class Cropped(Shape):
+class Cropped(Fit):
     """The middle, resized as ADM does. A side below `smallest` is refused; from there to `size` it is enlarged."""
 
     size: int
     smallest: int
 
-    def check(self, image: Image.Image, name: str) -> None:
-        if min(image.size) < self.smallest:
+    def check(self, extent: Extent, name: str) -> None:
+        if min(extent) < self.smallest:
             raise UserError(
-                f"{name} is {extent(image)}, smaller than {self.smallest}: lower data.size, remove it, "
-                f"or enlarge such images with data.smallest={min(image.size)}"
+                f"{name} is {said(extent)}, smaller than {self.smallest}: lower data.size, remove it, "
+                f"or enlarge such images with data.smallest={min(extent)}"
             )
 
 
 @dataclass(frozen=True)
-class Alike(Shape):
+class Alike(Fit):
     """For a size that was read off the first image."""
 
     size: int
 
-    def check(self, image: Image.Image, name: str) -> None:
-        if image.size != (self.size, self.size):
-            raise UserError(f"{name} is {extent(image)}, the first image {self.size}x{self.size}: set data.size")
+    def check(self, extent: Extent, name: str) -> None:
+        if extent != (self.size, self.size):
+            raise UserError(f"{name} is {said(extent)}, the first image {self.size}x{self.size}: set data.size")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Decoded(Source):
     names: list[str]
     labels: list[int]
     spec: ImageSpec
-    shape: Shape
+    fit: Fit
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,7 +77,7 @@ class Decoded(Source):
         pixels = np.empty((len(rows), self.spec.size, self.spec.size, self.spec.channels), np.uint8)
         for at, row in enumerate(rows):
             name = self.names[row]
-            image = self.shape(decode(self.files, name, self.spec.channels), name)
+            image = self.fit(decode(self.files, name, self.spec.channels), name)
             pixels[at] = np.asarray(image).reshape(pixels.shape[1:])
         labels = torch.tensor([self.labels[row] for row in rows]) if self.labels else None
         return Store(torch.from_numpy(pixels).permute(0, 3, 1, 2), labels)  # whoever uses them puts channels first
@@ -85,7 +87,7 @@ class Decoded(Source):
 
         def look(rows: range) -> None:
             for name in self.names[rows.start : rows.stop]:
-                self.shape.check(open_image(self.files, name), name)
+                self.fit.check(extent_of(self.files, name), name)
 
         problems = [p for chunk in chunks(look, 0, len(self), "looking at images") for p in chunk.problems]
         refuse(problems, len(self))

@@ -5,14 +5,25 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from smallbatch.data.classes import LISTING
 from smallbatch.data.reading import chunks, refuse
 from smallbatch.data.store import Source
 from smallbatch.files import replacing
+from smallbatch.notation import Labels
+
+
+class Encoded(NamedTuple):
+    """PNG files end to end. A tensor, as that reaches another process through shared memory, not through a pipe."""
+
+    files: Tensor
+    lengths: list[int]
+    labels: Labels | None
 
 
 def write_zip(source: Source, out: Path) -> None:
@@ -20,28 +31,30 @@ def write_zip(source: Source, out: Path) -> None:
     labels: list[tuple[str, int]] = []
     problems = []
     with replacing(out) as partial, zipfile.ZipFile(partial, "w") as archive:  # stored: PNG is compressed already
-        for rows, part, found in chunks(as_png(source), 0, len(source), "packing images"):
+        for rows, part, found in chunks(encode(source), 0, len(source), "packing images"):
             problems += found
-            for row, (png, label) in zip(rows, part or (), strict=False):
-                name = f"{row // 1000:05d}/img{row:08d}.png"
-                archive.writestr(name, png)
-                labels += [] if label is None else [(name, label)]
+            if part is None:
+                continue
+            names = [f"{row // 1000:05d}/img{row:08d}.png" for row in rows]
+            for name, file in zip(names, part.files.split(part.lengths), strict=True):
+                archive.writestr(name, file.numpy().tobytes())
+            if part.labels is not None:
+                labels += zip(names, part.labels.tolist(), strict=True)
         refuse(problems, len(source))
         archive.writestr(LISTING, json.dumps({"labels": labels or None}))
 
 
-def as_png(source: Source) -> Callable[[range], list[tuple[bytes, int | None]]]:
-    """Rows as PNG files, each with its class."""
-
-    def encode(rows: range) -> list[tuple[bytes, int | None]]:
+def encode(source: Source) -> Callable[[range], Encoded]:
+    def work(rows: range) -> Encoded:
         store = source.take(torch.arange(rows.start, rows.stop))
-        labels = [None] * len(rows) if store.labels is None else store.labels.tolist()
-        return [(png(pixels), label) for pixels, label in zip(store.pixels, labels, strict=True)]
+        files = [png(pixels) for pixels in store.pixels]
+        whole = torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8)
+        return Encoded(whole, [len(file) for file in files], store.labels)
 
-    return encode
+    return work
 
 
-def png(pixels: torch.Tensor) -> bytes:
+def png(pixels: Tensor) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).contiguous().numpy()).save(file, "png")
     return file.getvalue()

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from functools import cached_property
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -32,7 +33,11 @@ class Files(ABC):
     def names(self) -> set[str]: ...
 
     @abstractmethod
-    def read(self, name: str) -> bytes: ...
+    def open(self, name: str) -> BufferedIOBase: ...
+
+    def read(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
 
     @abstractmethod
     def mark(self, name: str) -> Mark: ...
@@ -59,8 +64,8 @@ class Folder(Files):
             found |= {Path(top, file).relative_to(self.path).as_posix() for file in files}
         return found
 
-    def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+    def open(self, name: str) -> BufferedIOBase:
+        return (self.path / name).open("rb")
 
     def mark(self, name: str) -> Mark:
         """Costs a read: size and date alone would miss an edit or notice a copy."""
@@ -97,8 +102,8 @@ class Zip(Files):
                 raise UserError(f"data.path={self.path} names {name!r}, outside the zip: pack it again")
         return names
 
-    def read(self, name: str) -> bytes:
-        return self.handle.open().read(name)
+    def open(self, name: str) -> BufferedIOBase:
+        return self.handle.open().open(name)
 
     def mark(self, name: str) -> Mark:
         entry = self.handle.open().getinfo(name)
@@ -120,4 +125,4 @@ def is_image(name: str) -> bool:
 
 def is_outside(name: str) -> bool:
     path = PurePosixPath(name.replace("\\", "/"))
-    return path.is_absolute() or ".." in path.parts or path.parts[0].endswith(":")
+    return path.is_absolute() or ".." in path.parts or not path.parts or path.parts[0].endswith(":")

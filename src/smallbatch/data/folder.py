@@ -4,8 +4,8 @@ import hashlib
 from functools import cached_property
 
 from smallbatch.data.classes import Classes, find_classes
-from smallbatch.data.decode import decode, extent
-from smallbatch.data.decoded import Alike, Cropped, Decoded, Shape
+from smallbatch.data.decode import decode, said
+from smallbatch.data.decoded import Alike, Cropped, Decoded, Fit
 from smallbatch.data.files import Files, Mark, open_files
 from smallbatch.data.module import ImageData, Parts
 from smallbatch.data.reading import chunks
@@ -57,6 +57,8 @@ class Images(ImageData):
             raise UserError(f"data.channels={channels} must be 1 (grey) or 3 (colour)")
         if not 0 < held_out < 1:
             raise UserError(f"data.held_out={held_out} must lie between 0 and 1: neither part may be empty")
+        if smallest is not None and smallest < 1:
+            raise UserError(f"data.smallest={smallest} must be at least 1, or null for data.size")
         self.path, self.size, self.channels, self.share = path, size, channels, held_out
         self.smallest = smallest
 
@@ -81,7 +83,7 @@ class Images(ImageData):
         name = self.files.images[0]
         image = decode(self.files, name, self.channels)
         if image.width != image.height:
-            raise UserError(f"{name} is {extent(image)}, not square: set data.size to crop the images")
+            raise UserError(f"{name} is {said(image.size)}, not square: set data.size to crop the images")
         return image.width
 
     @cached_property
@@ -105,6 +107,6 @@ class Images(ImageData):
 
     def _decoded(self, rows: list[int]) -> Decoded:
         names, labels = self.files.images, self.classes.labels
-        shape: Shape = Alike(self.spec.size) if self.size is None else Cropped(self.size, self.smallest or self.size)
+        fit: Fit = Alike(self.spec.size) if self.size is None else Cropped(self.size, self.smallest or self.size)
         own = [labels[row] for row in rows] if labels else []
-        return Decoded(self.files, [names[row] for row in rows], own, self.spec, shape)
+        return Decoded(self.files, [names[row] for row in rows], own, self.spec, fit)

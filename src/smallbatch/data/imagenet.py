@@ -67,7 +67,7 @@ class ImageNet(ImageData):
         if (self.path / "val").is_dir():
             held_out = Folder(self.path / "val")
             return Parts(self._part(train, train.images), self._part(held_out, held_out.images))
-        rows = split(train.images, 0.01)
+        rows = split(train.images, share=0.01)
         return Parts(*(self._part(train, [train.images[row] for row in part]) for part in rows))
 
     def _part(self, folder: Folder, names: list[str]) -> Decoded:

@@ -110,8 +110,10 @@ class ImageData(L.LightningDataModule, ABC):
             generator=generator(self.seed, "loader"),  # else its worker seed comes from the global generator
         )
 
-    def transfer_batch_to_device(self, rows: Store, device: torch.device, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(self, rows: Store | UserError, device: torch.device, dataloader_idx: int) -> Batch:
         """Bytes travel; the float image is made where it is needed."""
+        if isinstance(rows, UserError):
+            raise rows
         return rows.to(device).batch
 
 

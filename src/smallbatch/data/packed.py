@@ -26,7 +26,7 @@ def read_stamp(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is no packed store: make one with `smallbatch prepare data=... out={folder}`")
     try:
         stamp = json.loads((folder / STAMP).read_text())
-        found = stamp["format"]
+        found, _ = stamp["format"], [stamp[key] for key in ("spec", "class_names", "counts", "made_with", "digest")]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / STAMP} cannot be read ({error!r}): prepare the store again") from None
     if found != FORMAT:
@@ -34,22 +34,25 @@ def read_stamp(folder: Path) -> dict[str, Any]:
     return stamp
 
 
-def mapped(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
+def mapped(path: Path, shape: tuple[int, ...], dtype: type) -> torch.Tensor:
     """Pages are read when they are used; mode c, as a tensor must not share memory that it may not write to."""
     try:
         array = np.load(path, mmap_mode="c")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} is missing or cut short ({error}): copy or prepare the store again") from None
-    if array.shape != shape:
-        raise UserError(f"{path} has shape {array.shape}, {STAMP} says {shape}: copy or prepare the store again")
+    if (array.shape, array.dtype) != (shape, dtype):
+        raise UserError(
+            f"{path} has shape {array.shape} of {array.dtype}, {STAMP} says {shape} of {np.dtype(dtype)}: "
+            "copy or prepare the store again"
+        )
     return torch.from_numpy(array)
 
 
 def open_part(folder: Path, name: str, spec: ImageSpec, count: int) -> Store:
-    pixels = mapped(folder / f"{name}.npy", (count, spec.channels, spec.size, spec.size))
+    pixels = mapped(folder / f"{name}.npy", (count, spec.channels, spec.size, spec.size), np.uint8)
     if not spec.classes:
         return Store(pixels, None)
-    labels = mapped(folder / f"{name}_labels.npy", (count,))
+    labels = mapped(folder / f"{name}_labels.npy", (count,), np.int64)
     if labels.min() < 0 or labels.max() >= spec.classes:
         raise UserError(
             f"{folder}: {name} has labels from {labels.min()} to {labels.max()}, {STAMP} names {spec.classes} classes: "

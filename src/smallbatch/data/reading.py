@@ -70,7 +70,8 @@ def _same(chunk: Chunk) -> Chunk:
 
 
 def processes() -> int:
-    return min(len(os.sched_getaffinity(0)), 16)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 16)
 
 
 def deaf(worker: int) -> None:

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from smallbatch.data.images import to_float
 from smallbatch.data.stream import Order
+from smallbatch.errors import UserError
 from smallbatch.notation import Batch, Condition, ImageSpec, Labels, Mask, Pixels
 
 
@@ -62,15 +63,21 @@ class Store(Source):
 
 
 @dataclass(frozen=True)
-class Streamed(Dataset[Store]):
-    """What a DataLoader reads: the training rows at the given positions of the run."""
+class Streamed(Dataset[Store | UserError]):
+    """What a DataLoader reads: the training rows at the given positions of the run.
+
+    An error is handed over, not raised: a process that reads data would wrap it in its traceback.
+    """
 
     source: Source
     order: Order
 
-    def __getitem__(self, rows: range) -> Store:
+    def __getitem__(self, rows: range) -> Store | UserError:
         indices, flips = self.order[rows]
-        return self.source.take(indices).mirrored(flips)
+        try:
+            return self.source.take(indices).mirrored(flips)
+        except UserError as error:
+            return error
 
 
 def size_in_bytes(source: Source, spec: ImageSpec) -> int:
