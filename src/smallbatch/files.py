@@ -38,12 +38,11 @@ def free_bytes(path: Path) -> int:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Holds `path` as something being made; BlockingIOError if another process does."""
+    """Holds `path` as something being made; BlockingIOError if another process does.
+
+    The lock's file stays: a process that had opened it before it was removed would hold another than who comes next.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".lock.{path.name}")
-    with open(lock, "w") as file:
+    with open(path.with_name(f".lock.{path.name}"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+        yield
