@@ -2,7 +2,7 @@
 
 import math
 
-from smallbatch import draws, predictions, sampler, schedules, solvers, tables, timesteps, variances, weightings
+from smallbatch import densities, draws, predictions, sampler, schedules, solvers, tables, variances, weightings
 
 PATHS = {
     "preserving": schedules.VariancePreserving(),
@@ -48,13 +48,13 @@ DRAWS = {
     "low_discrepancy": draws.LowDiscrepancy(),
 }
 DENSITIES = {
-    "uniform": timesteps.Uniform(),
-    "lognormal": timesteps.LogNormal(),
-    "logit_normal": timesteps.LogitNormal(mean=-0.4, std=0.8, shift=2.0),
-    "laplace": timesteps.Laplace(mean=0.5),
-    "toward_noise": timesteps.TowardNoise(power=1.5),
-    "toward_data": timesteps.TowardData(power=1.5),
-    "window": timesteps.Window(low=0.3, high=0.7),
+    "uniform": densities.Uniform(),
+    "lognormal": densities.LogNormal(),
+    "logit_normal": densities.LogitNormal(mean=-0.4, std=0.8, shift=2.0),
+    "laplace": densities.Laplace(mean=0.5),
+    "toward_noise": densities.TowardNoise(power=1.5),
+    "toward_data": densities.TowardData(power=1.5),
+    "window": densities.Window(low=0.3, high=0.7),
 }
 SOLVERS = {  # with the order of its global error
     "ddim": (solvers.DDIM(), 1),

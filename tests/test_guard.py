@@ -10,7 +10,8 @@ from smallbatch.notation import Observed
 
 def observed(loss, logsnr):
     loss, logsnr = torch.tensor(loss), torch.tensor(logsnr)
-    return Observed(t=torch.zeros_like(loss), logsnr=logsnr, loss=loss, error=loss[:, None], pooled=loss[:, None])
+    nought = torch.zeros_like(loss)
+    return Observed(nought, nought, logsnr, loss, weighted=loss, slope=loss, pooled=loss, error=loss[:, None])
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from smallbatch.densities import Density, LogNormal, Uniform
 from smallbatch.draws import Stratified
 from smallbatch.masking import Unmasked
 from smallbatch.notation import Condition
 from smallbatch.objective import Objective
 from smallbatch.predictions import Eps
 from smallbatch.randomness import Step
-from smallbatch.timesteps import Density, LogNormal, Timesteps, Uniform
+from smallbatch.timesteps import Timesteps
 from smallbatch.variances import LearnedVariance
 from smallbatch.weightings import Plain
 from tests.leaves import PREDICTIONS, SCHEDULES, TABLES, WEIGHTINGS
@@ -83,7 +84,18 @@ def test_an_objective_reports_what_it_saw():
     seen = loss.observed
     torch.testing.assert_close(seen.logsnr, SCHEDULES["cosine"](seen.t).logsnr.flatten())
     torch.testing.assert_close(seen.loss.mean(), loss.value.detach())
-    assert seen.error.shape == seen.pooled.shape == (16, 1) and not seen.loss.requires_grad
+    assert seen.error.shape == (16, 1) and seen.pooled.shape == (16,) and not seen.loss.requires_grad
+
+
+@cases("weighting", WEIGHTINGS.values(), ids=WEIGHTINGS)
+def test_slope_and_pooled_are_the_gradient_at_the_output_up_to_a_constant(weighting):
+    denoiser, outputs = tiny_denoiser(), []
+    denoiser.network.register_forward_hook(lambda network, inputs, out: outputs.append(out) or out.retain_grad())
+    loss = Objective(Timesteps(Stratified(), Uniform()), weighting, Unmasked())(denoiser, *images(), STEP)
+    loss.value.backward()
+    gradient = outputs[0].grad * 16 * 64 / 2  # the loss is a mean over 16 images of means over 64 pixels
+    torch.testing.assert_close(loss.observed.slope, gradient.square().mean(dim=(1, 2, 3)))
+    torch.testing.assert_close(loss.observed.pooled, gradient.mean(dim=(2, 3)).square().sum(dim=1))
 
 
 def test_dropped_conditions_are_the_asked_share_and_told_to_the_network_as_none():

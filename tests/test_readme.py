@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from smallbatch import predictions, timesteps
+from smallbatch import densities, predictions
 from tests.leaves import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ def test_the_prediction_shown_recovers_image_and_noise():
 
 def test_the_density_shown_has_the_density_it_states():
     u = (torch.arange(10_000) + 0.5) / 10_000
-    t, importance = shown("Middle", timesteps)(u, SCHEDULES["cosine"], 0.0)
+    t, importance = shown("Middle", densities)(u, SCHEDULES["cosine"], 0.0)
     assert abs((t < 0.25).float().mean() - (1 - 0.5**0.5) / 2) < 1e-3 and (importance == 1).all()
 
 

@@ -5,9 +5,10 @@ from collections import Counter
 import pytest
 import torch
 
+from smallbatch.densities import TowardData, TowardNoise, Window
 from smallbatch.errors import UserError
 from smallbatch.randomness import Step
-from smallbatch.timesteps import Timesteps, TowardData, TowardNoise, Window
+from smallbatch.timesteps import Timesteps
 from tests.leaves import DENSITIES, DRAWS, SCHEDULES
 
 cases = pytest.mark.parametrize
@@ -47,7 +48,7 @@ def test_low_discrepancy_fills_in_across_steps(rows):
 @cases("density", DENSITIES.values(), ids=DENSITIES)
 @cases("draw", DRAWS.values(), ids=DRAWS)
 def test_time_is_in_range_and_importance_positive(draw, density, schedule):
-    t, importance = Timesteps(draw, density)(at(0), 256, SCHEDULES[schedule], CPU)
+    t, importance, _ = Timesteps(draw, density)(at(0), 256, SCHEDULES[schedule], CPU)
     assert (t >= 0).all() and (t <= 1).all() and (importance > 0).all()
 
 
@@ -66,7 +67,7 @@ DISTRIBUTION = {  # of time, from t and log-SNR
 @cases("name", DENSITIES)
 def test_a_density_has_its_distribution(name):
     n, schedule = 4000, SCHEDULES["cosine"]
-    t, importance = Timesteps(DRAWS["stratified"], DENSITIES[name])(at(0), n, schedule, CPU)
+    t, importance, _ = Timesteps(DRAWS["stratified"], DENSITIES[name])(at(0), n, schedule, CPU)
     t = t.sort().values.double()
     slots = (torch.arange(n) + 0.5) / n
     assert (DISTRIBUTION[name](t, schedule.logsnr(t)) - slots).abs().max() < 0.6 / n  # 0.5 / n is what strata leave

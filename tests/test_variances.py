@@ -117,7 +117,7 @@ def test_means_and_their_scores_are_those_of_the_wrapped_prediction(mean):
     assert torch.equal(prediction.each(out, x_t, level)[0].x0, free.x0)
     terms, plain = prediction.terms(out, x0, eps, level), mean.terms(out[:, :3], x0, eps, level)
     assert all(torch.equal(*pair) for pair in zip(terms[:3], plain[:3], strict=True))
-    assert torch.equal(prediction.reduce(terms.error), mean.reduce(plain.error))
+    assert torch.equal(prediction.shares(terms.error), mean.shares(plain.error))
 
 
 def test_scale_multiplies_the_bound():

@@ -17,7 +17,7 @@ def weighted(weighting, prediction, schedule):
     pair = level.unmix(level.mix(x0, eps), guess)
     a, b = prediction.basis(level)
     terms = prediction.terms(a * pair.x0 + b * pair.eps, x0, eps, level)
-    return weighting(terms, level), terms.error, level
+    return weighting(terms, level) * terms.error, terms.error, level
 
 
 @cases("schedule", SCHEDULES)

@@ -66,11 +66,14 @@ class Observed(NamedTuple):
     """What one optimizer step saw, in global row order: all that anything adaptive may learn from."""
 
     t: Time
+    u: Time  # the point of the unit interval that the density turned into t
     logsnr: PerImage
-    loss: PerImage  # weighted, before the importance correction
+    loss: PerImage  # all that is minimised, before the importance correction
+    weighted: PerImage  # the weighted error in it
+    slope: PerImage  # mean square of d weighted / d output, over a constant
+    pooled: PerImage  # the same of its mean over the pixels, summed over the channels
     error: PerTerm  # in the output's own space
-    pooled: PerTerm
-    gram: Float[Tensor, "b k k"] | None = None
+    gram: Float[Tensor, "b k k"] | None = None  # products of the heads' errors in v, where there are several
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Objective(nn.Module):
 
     def forward(self, denoiser: Denoiser, x0: Image, condition: Condition, step: Step) -> Loss:
         rows, device = len(x0), x0.device
-        t, importance = self.timesteps(step, rows, denoiser.schedule, device)
+        t, importance, u = self.timesteps(step, rows, denoiser.schedule, device)
         level = denoiser.schedule(t)
         eps = step.draw("noise", torch.randn, x0.shape, device)
         drop = step.draw("dropped conditions", torch.rand, (rows,), device) < self.drop_condition
@@ -41,14 +41,19 @@ class Objective(nn.Module):
 
         out = denoiser(level.mix(x0, eps), level, denoiser.network.forget(condition, drop), hidden.keep)
         terms = denoiser.prediction.terms(out, x0, eps, level, hidden.seen)
-        weighted = denoiser.prediction.reduce(self.weighting(terms, level))
-        per_image = weighted + terms.unweighted + self.masking.auxiliary(out, x0, level, hidden)
+        factor = self.weighting(terms, level)
+        factor = factor * denoiser.prediction.shares(factor * terms.error)
+        weighted = (factor * terms.error).sum(dim=1)
+        unweighted = terms.unweighted + self.weighting.penalty(level) + self.masking.auxiliary(out, x0, level, hidden)
+        per_image = weighted + unweighted
 
-        seen = (level.t, level.logsnr.flatten(), per_image, terms.error, terms.pooled, terms.gram)
-        observed = Observed(*(None if s is None else s.detach() for s in seen))
+        with torch.no_grad():
+            slope, pooled = ((factor.square() * power).sum(dim=1) for power in (terms.error, terms.pooled))
+            row = (level.t, u, level.logsnr.flatten(), per_image, weighted, slope, pooled, terms.error, terms.gram)
+            observed = Observed(*(None if column is None else column.detach() for column in row))
         return Loss((importance * per_image).mean(), level.t, per_image.detach(), observed)
 
     def observe(self, observed: Observed) -> None:
         """Once per optimizer step, after it, with the rows of all ranks and micro-batches: the one way to adapt."""
-        self.timesteps.density.observe(observed)
+        self.timesteps.observe(observed)
         self.weighting.observe(observed)

@@ -17,7 +17,7 @@ class Terms(NamedTuple):
     error: PerTerm  # mean squared error in the output's own space
     gain: PerTerm  # |d x0 estimate / d output|: turns an output error into an x0 error
     pooled: PerTerm  # sum over channels of the squared spatial mean of the residual
-    gram: Float[Tensor, "b k k"] | None = None  # products of the heads' errors, where there are several
+    gram: Float[Tensor, "b k k"] | None = None  # mean products of the heads' errors in v, where there are several
     unweighted: PerImage | float = 0.0  # a further loss, which no weighting touches
 
 
@@ -35,8 +35,8 @@ class Prediction(nn.Module, ABC):
     def terms(self, out: Output, x0: Image, eps: Image, level: NoiseLevel, seen: Seen | None = None) -> Terms: ...
 
     @abstractmethod
-    def reduce(self, weighted: PerTerm) -> PerImage:
-        """One loss per image from its weighted terms."""
+    def shares(self, weighted: PerTerm) -> PerTerm:
+        """What each weighted term counts in an image's loss."""
 
     @abstractmethod
     def each(self, out: Output, x_t: Image, level: NoiseLevel) -> list[Denoised]:
@@ -65,8 +65,8 @@ class Linear(Prediction):
         gain = (level.sigma / self._determinant(level)).abs().flatten(1)
         return Terms(error[:, None], gain, pooled[:, None])
 
-    def reduce(self, weighted: PerTerm) -> PerImage:
-        return weighted.mean(dim=1)
+    def shares(self, weighted: PerTerm) -> PerTerm:
+        return torch.ones_like(weighted)
 
     def each(self, out: Output, x_t: Image, level: NoiseLevel) -> list[Denoised]:
         return [self.decode(out, x_t, level)]

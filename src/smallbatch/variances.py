@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smallbatch.errors import UserError
-from smallbatch.notation import Coefficient, Denoised, Image, NoiseLevel, Observed, Output, PerImage, PerTerm, Seen
+from smallbatch.notation import Coefficient, Denoised, Image, NoiseLevel, Observed, Output, PerTerm, Seen
 from smallbatch.predictions import Prediction, Terms, over_seen
 from smallbatch.schedules import NoiseSchedule
 from smallbatch.tables import Table
@@ -42,8 +42,8 @@ class LearnedVariance(Prediction):
         terms = self.mean.terms(maps, x0, eps, level, seen)
         return terms._replace(unweighted=terms.unweighted + bits)
 
-    def reduce(self, weighted: PerTerm) -> PerImage:
-        return self.mean.reduce(weighted)
+    def shares(self, weighted: PerTerm) -> PerTerm:
+        return self.mean.shares(weighted)
 
     def each(self, out: Output, x_t: Image, level: NoiseLevel) -> list[Denoised]:
         return self.mean.each(self._split(out)[0], x_t, level)

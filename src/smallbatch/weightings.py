@@ -10,13 +10,19 @@ import torch
 from torch import nn
 
 from smallbatch.errors import refuse_unless_positive
-from smallbatch.notation import NoiseLevel, Observed, PerTerm
+from smallbatch.notation import NoiseLevel, Observed, PerImage, PerTerm
 from smallbatch.predictions import Terms
 
 
 class Weighting(nn.Module, ABC):
+    """A factor on the error of every term."""
+
     @abstractmethod
     def forward(self, terms: Terms, level: NoiseLevel) -> PerTerm: ...
+
+    def penalty(self, level: NoiseLevel) -> PerImage | float:
+        """What a weight that is learned costs. Fixed weights cost nothing."""
+        return 0.0
 
     def observe(self, observed: Observed) -> None:
         """Called once per optimizer step, after it. Fixed weights learn nothing."""
@@ -26,7 +32,7 @@ class Plain(Weighting):
     """The unweighted error of whatever the network outputs; for `Eps`, L_simple of Ho et al. 2020 (2006.11239)."""
 
     def forward(self, terms: Terms, level: NoiseLevel) -> PerTerm:
-        return terms.error
+        return torch.ones_like(terms.error)
 
 
 class OnX0(Weighting):
@@ -36,7 +42,7 @@ class OnX0(Weighting):
     def of_x0(self, logsnr: PerTerm) -> PerTerm: ...
 
     def forward(self, terms: Terms, level: NoiseLevel) -> PerTerm:
-        return self.of_x0(level.logsnr.flatten(1)) * terms.gain.square() * terms.error
+        return self.of_x0(level.logsnr.flatten(1)) * terms.gain.square()
 
 
 class InX0(OnX0):

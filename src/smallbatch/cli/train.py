@@ -79,6 +79,7 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     torch.manual_seed(key(config.seed, "initial weights"))
     module = objects["module"](denoiser=objects["denoiser"](spec=objects["data"].spec))
     objects["callbacks"]["grid"].sampler.times(module.denoiser.schedule, torch.device("cpu"))
+    module.objective.timesteps.check(module.denoiser.schedule)
     network = module.denoiser.network
     if config.channels_last:
         network.to(memory_format=torch.channels_last)
