@@ -1,9 +1,11 @@
 """Where a run begins: its folder, locked and described, and the checkpoint it goes on from."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,8 +30,14 @@ def open_folder(config: DictConfig, folder: Path) -> MetricsFile:
         folder.mkdir(parents=True, exist_ok=True)
         runs.lock(folder)
         with replacing(folder / "config.yaml") as partial:
-            OmegaConf.save(config, partial, resolve=True)
+            partial.write_text(f"# {command()}\n{OmegaConf.to_yaml(config, resolve=True)}")
     return MetricsFile(folder)
+
+
+def command() -> str:
+    """What to type for this run again, also where it is one job of a sweep."""
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return shlex.join(["smallbatch", "train", *words])
 
 
 def find_start(resume: str, folder: Path, local: MetricsFile, batch: int) -> Start:
