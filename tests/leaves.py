@@ -2,7 +2,23 @@
 
 import math
 
-from smallbatch import densities, draws, predictions, sampler, schedules, solvers, tables, variances, weightings
+from smallbatch import (
+    densities,
+    draws,
+    fusing,
+    mixtures,
+    predictions,
+    proposals,
+    sampler,
+    schedules,
+    slots,
+    solvers,
+    tables,
+    teaching,
+    uncertainty,
+    variances,
+    weightings,
+)
 
 PATHS = {
     "preserving": schedules.VariancePreserving(),
@@ -28,6 +44,24 @@ PREDICTIONS = {
     "edm": predictions.EDM(0.5),
 }
 VARIANCES = {"eps_learned_variance": variances.LearnedVariance(predictions.Eps(), TABLES["ddpm_linear"])}
+FUSES = {
+    "closed_form": fusing.ClosedForm,
+    "gate": fusing.Gate,
+    "winners": fusing.Winners,
+}  # those that adapt hold state
+TEACHES = {
+    "blend": teaching.OnBlend(),
+    "native": teaching.OnHeads(),
+    "both": teaching.Both(),
+    "min_raw": teaching.SmallestRaw(),
+    "min_common": teaching.SmallestCommon("batch"),
+}
+MIXTURES = {
+    "mixed_blend": mixtures.Mixture(fusing.ClosedForm(), TEACHES["blend"]),
+    "mixed_gate": mixtures.Mixture(fusing.Gate(), TEACHES["native"]),
+    "mixed_min_raw": mixtures.Mixture(fusing.Winners(), TEACHES["min_raw"]),
+    "mixed_min_common": mixtures.Mixture(fusing.Winners(), TEACHES["min_common"]),
+}
 WEIGHTINGS = {
     "plain": weightings.Plain(),
     "in_x0": weightings.InX0(),
@@ -41,11 +75,15 @@ WEIGHTINGS = {
     "p2": weightings.P2(),
     "debias": weightings.Debias(),
     "sigmoid": weightings.SigmoidWeight(),
+    "uncertainty": uncertainty.Uncertainty(weightings.Plain()),
+    "uncertainty_binned": uncertainty.UncertaintyBinned(weightings.Plain()),
 }
 DRAWS = {
     "iid": draws.IID(),
     "stratified": draws.Stratified(),
     "low_discrepancy": draws.LowDiscrepancy(),
+    "pairs": draws.Pairs(),
+    "rounds": draws.Rounds(10),
 }
 DENSITIES = {
     "uniform": densities.Uniform(),
@@ -54,7 +92,17 @@ DENSITIES = {
     "laplace": densities.Laplace(mean=0.5),
     "toward_noise": densities.TowardNoise(power=1.5),
     "toward_data": densities.TowardData(power=1.5),
+    "u_shaped": densities.UShaped(),
     "window": densities.Window(low=0.3, high=0.7),
+}
+PROPOSALS = {  # classes, for they learn
+    "as_drawn": proposals.AsDrawn,
+    "importance": lambda: proposals.Importance(steps=100),
+    "root_loss": proposals.RootLoss,
+    "pooled_gradient": proposals.PooledGradient,
+    "loss_proportional": proposals.LossProportional,
+    "online_slots": slots.OnlineSlots,
+    "paper_slots": slots.PaperSlots,
 }
 SOLVERS = {  # with the order of its global error
     "ddim": (solvers.DDIM(), 1),

@@ -1,8 +1,13 @@
 """The benchmarks run; what they measure is for people to read."""
 
+import re
 import runpy
 from pathlib import Path
 
+import pytest
+import torch
+
+from smallbatch.errors import UserError
 from tests.cli import TINY
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -37,6 +42,18 @@ def test_the_step_benchmark_compares_ours_and_a_peer(capsys, monkeypatch, tmp_pa
     benchmark["main"]([*own, *SMALL, "trainer=cpu", "batch=2", "drop_condition=1"])
     out = capsys.readouterr().out
     assert out.startswith("3x8x8, batch 2") and out.count("ratio") == 3 and " 84 parameters" in out
+
+
+def test_the_overhead_benchmark_measures_what_is_asked_and_names_what_cannot_be(capsys):
+    tiny = [word for word in TINY if word.startswith(("trainer", "batch", "data", "network"))]
+    own = ["steps=1", "rounds=2", f"threads={torch.get_num_threads()}"]
+    benchmark = runpy.run_path(str(BENCHMARKS / "overhead.py"))
+    benchmark["main"]([*own, *tiny, "only=timesteps/window,prediction/flow,prediction/eps_learned_variance"])
+    out = capsys.readouterr().out
+    assert re.search(r"timesteps=window +\d\.\d{3}  \(", out) and re.search(r"prediction=flow +\d\.\d{3}  \(", out)
+    assert "needs a table" in out and out.count("\n") == 5
+    with pytest.raises(UserError, match="only=timesteps/windw"):
+        benchmark["main"]([*own, *tiny, "only=timesteps/windw"])
 
 
 def test_the_data_benchmark_measures_every_part(capsys, monkeypatch):

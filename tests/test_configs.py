@@ -25,9 +25,11 @@ SIZES |= {f"network=unet_imagenet{size}": size for size in (64, 128, 256, 512)}
 SIZES |= {"network=upsampler_64_256": 256, "network=upsampler_128_512": 512}
 SIZES |= {f"experiment=guided_diffusion_imagenet{size}": size for size in (64, 256)}
 SIZES |= {f"network=unet_{name}_cifar": 32 for name in ("ddpm", "edm")}
+SIZES |= {f"sweep=small_batch_{what}": 8 for what in ("predictions", "timesteps")}
 NEEDS = {f"data={name}": ["data.path=nowhere", "data.size=32"] for name in ("images", "imagenet", "store")}
 NEEDS |= {f"experiment=guided_diffusion_imagenet{size}": ["data.path=nowhere"] for size in (64, 256)}
 NEEDS |= {"prediction=eps_learned_variance": ["schedule=ddpm_linear"]}
+NEEDS |= {f"prediction/teach={teach}": ["prediction=mixed_blend"] for teach in LEAVES["prediction/teach"]}
 
 
 def config(*overrides, name="train"):
@@ -85,7 +87,7 @@ def test_the_run_id_depends_on_what_a_trainer_brings_and_not_on_the_trainer():
 
 @pytest.mark.parametrize("group", ["schedule", "prediction", "weighting", "timesteps/draw"])
 def test_the_lists_of_leaves_that_other_tests_run_over_are_complete(group):
-    elsewhere = {"timesteps/draw": leaves.DRAWS, "prediction": leaves.PREDICTIONS | leaves.VARIANCES}
+    elsewhere = {"timesteps/draw": leaves.DRAWS, "prediction": leaves.PREDICTIONS | leaves.VARIANCES | leaves.MIXTURES}
     listed = elsewhere.get(group) or getattr(leaves, f"{group.upper()}S")
     assert sorted(listed) == LEAVES[group]
     for name, leaf in listed.items():

@@ -9,6 +9,7 @@ from torch import nn
 from smallbatch.errors import UserError, refuse_unless_positive
 from smallbatch.notation import Observed, PerImage, Time
 from smallbatch.schedules import NoiseSchedule
+from smallbatch.tables import Table
 
 
 class Density(nn.Module, ABC):
@@ -98,6 +99,24 @@ class TowardData(Density):
         return 1 - (1 - u) ** self.root, torch.ones_like(u)
 
 
+class UShaped(Density):
+    """p(t) = 1 - depth + 3 depth (2t - 1)^2: more at both ends, changes the objective.
+
+    With x = 2t - 1, depth x^3 + (1 - depth) x = 2u - 1; its one real root is written with sinh, which does not cancel.
+    """
+
+    def __init__(self, depth: float = 0.8):
+        super().__init__()
+        if not 0 < depth < 1:
+            raise UserError(f"timesteps: {depth=} must lie between 0, which is even, and 1, which leaves no middle")
+        self.size = 2 * math.sqrt((1 - depth) / depth / 3)
+        self.slope = 4 / (depth * self.size**3)
+
+    def forward(self, u: Time, schedule: NoiseSchedule, progress: float) -> tuple[Time, PerImage]:
+        x = self.size * ((self.slope * (2 * u - 1)).asinh() / 3).sinh()
+        return ((1 + x) / 2).clamp(0, 1), torch.ones_like(u)
+
+
 class Window(Density):
     """Even in t between two ends, nothing elsewhere: changes the objective.
 
@@ -112,6 +131,16 @@ class Window(Density):
 
     def forward(self, u: Time, schedule: NoiseSchedule, progress: float) -> tuple[Time, PerImage]:
         return self.low + (self.high - self.low) * u, torch.ones_like(u)
+
+    def check(self, schedule: NoiseSchedule) -> None:
+        if not isinstance(schedule, Table):
+            return
+        nearest = min((math.floor(self.low * schedule.steps + 1e-3) + 1) / schedule.steps, 1.0)
+        if nearest > self.high + 1e-3 / schedule.steps:
+            raise UserError(
+                f"timesteps: the window low={self.low}, high={self.high} holds none of the schedule's times i/T, "
+                f"T={schedule.steps}: set high to the nearest, {nearest:g}"
+            )
 
 
 def _inside(u: Time) -> Time:

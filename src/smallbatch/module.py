@@ -65,9 +65,11 @@ class DiffusionModule(L.LightningModule):
         return Step(self.seed, self.global_step, self.images, self.progress, **where)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        factor = self.lr_schedule(self.images + self.batch, self.progress)
+        factor, beta1 = self.lr_schedule(self.images + self.batch, self.progress), self.lr_schedule.beta1(self.progress)
         for group in optimizer.param_groups:
             group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
+            if beta1 is not None:
+                group["betas"] = (beta1, *group["betas"][1:])
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         self.grad_norm = nn.utils.clip_grad_norm_(trained, self.clip_norm, foreach=True).detach()
 
@@ -87,4 +89,8 @@ class DiffusionModule(L.LightningModule):
         return Observed(*(None if f is None else f.flatten(0, 1) for f in fields))
 
     def configure_optimizers(self) -> Optimizer:
-        return self.optimizer(p for p in self.parameters() if p.requires_grad)
+        optimizer = self.optimizer(p for p in self.parameters() if p.requires_grad)
+        if self.lr_schedule.beta1(self.progress) is not None and "betas" not in optimizer.defaults:
+            names = f"{type(self.lr_schedule).__name__} moves beta1, and {type(optimizer).__name__} has none"
+            raise UserError(f"lr_schedule: {names}: use optimizer=adamw, or lr_schedule=linear for the rate alone")
+        return optimizer

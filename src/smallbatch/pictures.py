@@ -1,10 +1,11 @@
 """What people would rather see than read: image grids, and loss against noise level."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from einops import rearrange
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image as PILImage
 
@@ -30,14 +31,35 @@ def save(picture: PILImage.Image, path: Path) -> None:
         picture.save(partial)
 
 
+LOGSNR = "log-SNR   (noise on the left, data on the right)"
+
+
 def curves(series: Mapping[str, Mapping[float, float]], path: Path, title: str) -> None:
     """One line per name: value against log-SNR, noise on the left, data on the right, on a log scale."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
-    for name, points in series.items():
-        axes.semilogy(list(points), list(points.values()), marker="o", markersize=4, label=name)
-    axes.set(xlabel="log-SNR   (noise on the left, data on the right)", ylabel="mean squared error", title=title)
-    axes.grid(alpha=0.3)
+    _lines(axes, series)
+    axes.set(xlabel=LOGSNR, ylabel="mean squared error", title=title, yscale="log")
     axes.legend()
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120)
+
+
+def panels(parts: Mapping[str, Mapping[str, Mapping[float, float]]], path: Path, logarithmic: Sequence[str]) -> None:
+    """Curves against log-SNR in panels, two beside each other, with one legend; those named on a log scale."""
+    rows = math.ceil(len(parts) / 2)
+    figure = Figure(figsize=(9.6, 0.8 + 2.8 * rows), layout="constrained")
+    grid = figure.subplots(rows, 2, sharex=True, squeeze=False).flatten()
+    for axes, (title, series) in zip(grid, parts.items(), strict=False):
+        _lines(axes, series)
+        axes.set(title=title, yscale="log" if title in logarithmic else "linear")
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    figure.supxlabel(LOGSNR, fontsize="medium")
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120)
+
+
+def _lines(axes: Axes, series: Mapping[str, Mapping[float, float]]) -> None:
+    for name, points in series.items():
+        axes.plot(list(points), list(points.values()), marker="o", markersize=4, label=name)
+    axes.grid(alpha=0.3)

@@ -7,6 +7,7 @@ from torch import nn
 
 from smallbatch.data.digits import Digits
 from smallbatch.data.images import to_float
+from smallbatch.data.shapes import Shapes
 from smallbatch.data.store import Store, Streamed, digest
 from smallbatch.data.stream import Stream
 
@@ -62,6 +63,15 @@ def test_a_resumed_run_sees_the_rows_that_were_left(tmp_path, micros):
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     rest, _ = train(steps=200, micros=micros, checkpoint=tmp_path / "half.ckpt")
     assert torch.equal(torch.cat([first, rest]), whole)
+
+
+@pytest.mark.parametrize("data_set", [Digits, Shapes])
+def test_every_data_set_gives_one_image_in_so_many_rows(data_set):
+    data = data_set(batch=12, seed=3, per_image=3)
+    batch = Streamed(data.train_store, data.order)[range(24)].batch
+    images = batch.x0.unflatten(0, (8, 3))
+    assert torch.equal(images, images[:, :1].expand_as(images)) and not torch.equal(images[0], images[1])
+    assert torch.equal(batch.condition.label.view(8, 3), batch.condition.label[::3, None].expand(8, 3))
 
 
 def test_loading_leaves_the_global_generator_alone():

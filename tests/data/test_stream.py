@@ -3,7 +3,7 @@ from itertools import islice
 import pytest
 import torch
 
-from smallbatch.data.stream import Stream, Windows, micro_batch
+from smallbatch.data.stream import Repeated, Stream, Unrepeated, Windows, micro_batch, whole_images
 from smallbatch.errors import UserError
 
 
@@ -66,3 +66,29 @@ def test_an_indivisible_batch_names_the_nearest_that_divide():
 def test_a_batch_without_rows_is_refused(batch):
     with pytest.raises(UserError, match=f"batch={batch} "):
         micro_batch(batch, 2, 1)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_so_many_rows_in_turn_are_one_image_and_its_flip(times):
+    images = Stream(seed=1, length=10, flip=True)
+    rows, once = Repeated(images, times)[range(20 * times)], images[range(20)]
+    assert torch.equal(rows.indices.view(20, times), once.indices[:, None].expand(20, times))
+    assert torch.equal(rows.flips.view(20, times), once.flips[:, None].expand(20, times))
+    assert torch.equal(rows.indices[: 10 * times].bincount(), torch.full((10,), times))
+
+
+@pytest.mark.parametrize("order", [Stream(seed=1, length=10, flip=True), Unrepeated()])
+@pytest.mark.parametrize("batch", [1, 4, 7, 16])
+def test_repeated_rows_do_not_depend_on_how_they_are_cut(order, batch):
+    rows = Repeated(order, 4)
+    whole, cuts = rows[range(96)], [rows[range(start, min(start + batch, 96))] for start in range(0, 96, batch)]
+    assert torch.equal(torch.cat([cut.indices for cut in cuts]), whole.indices)
+    assert torch.equal(torch.cat([cut.flips for cut in cuts]), whole.flips)
+
+
+def test_rows_that_cut_an_image_in_two_are_refused_with_the_nearest_that_do_not():
+    with pytest.raises(UserError, match=r"per_image=3 does not divide batch=32; nearest: 2, 4$"):
+        whole_images(32, 3)
+    with pytest.raises(UserError, match=r"per_image=64 does not divide batch=32; nearest: 32$"):
+        whole_images(32, 64)
+    whole_images(32, 32)

@@ -17,6 +17,10 @@ def explain(error: Exception, conf: Path, command: str, words: list[str]) -> str
         return str(error.__cause__)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key.removeprefix('run.')} must be given: {error.full_key.removeprefix('run.')}=..."
+    if str(error).startswith("Could not override") and "No match in the defaults list" in str(error):
+        group = str(error).split("'")[1]
+        whole = group.split("/")[0]
+        return f"{group} is no part of this {whole}: leave it out, or choose another {whole}"
     if str(error).startswith("You must specify"):
         return " ".join(str(error).split())
     overrides = [word.lstrip("+~").split("=", 1) for word in words if "=" in word and not word.startswith("-")]

@@ -20,9 +20,10 @@ from smallbatch.callbacks.record import MetricsFile, read
 from smallbatch.cli import disk, plan, runs
 from smallbatch.cli.resume import Start, find_start, open_folder
 from smallbatch.data.module import ImageData
-from smallbatch.data.stream import micro_batch
+from smallbatch.data.stream import micro_batch, whole_images
 from smallbatch.denoiser import Denoiser, Steps
 from smallbatch.errors import UserError
+from smallbatch.mixtures import HEADS
 from smallbatch.module import DiffusionModule
 from smallbatch.randomness import key
 from smallbatch.tables import Table
@@ -61,12 +62,15 @@ def run(config: DictConfig) -> Path | None:
 
 
 def check(config: DictConfig) -> None:
-    for name, least in {"batch": 1, "devices": 1, "accumulation": 1, "seed": 0}.items():
+    for name, least in {"batch": 1, "per_image": 1, "devices": 1, "accumulation": 1, "seed": 0}.items():
         if not isinstance(config[name], int) or config[name] < least:
             raise UserError(f"{name}={config[name]} must be a whole number, at least {least}")
     for group in ("data", "optimizer"):
         if config[group].batch != config.batch:
             raise UserError(f"{group}.batch={config[group].batch} follows batch={config.batch}: set batch alone")
+    if config.data.per_image != config.per_image:
+        raise UserError(f"data.per_image={config.data.per_image} follows per_image={config.per_image}: set that alone")
+    whole_images(config.batch, config.per_image)
     micro_batch(config.batch, config.devices, config.accumulation)
     if config.precision not in config.precisions:
         raise UserError(f"precision={config.precision} is not known: use {' or '.join(config.precisions)}")
@@ -175,14 +179,32 @@ def say(text: str) -> None:
 
 @rank_zero_only
 def finish(folder: Path) -> None:
-    """Draws the held-out error and says where to look."""
-    rows = [row for row in read(folder) if "logsnr" in row and row["name"].startswith("val/")]
-    last = rows[-1]["images"] if rows else 0
-    names = {"val/x0_mse": "x0", "val/eps_mse": "eps", "val/v_mse": "v"}
+    """Draws the held-out error, and which head wins where there are several, and says where to look."""
+    rows = [row for row in read(folder) if "logsnr" in row]
+    errors = latest(rows, {f"val/{name}_mse": name for name in ("x0", "eps", "v")})
+    pictures.curves(errors, folder / "loss_per_logsnr.png", "Held-out error per noise level")
+    drawn = ["loss_per_logsnr.png"]
+    if any(row["name"].startswith("heads/") for row in rows):
+        parts = {what: latest(rows, {f"heads/{head}_{key}": head for head in HEADS}) for key, what in OF_HEADS.items()}
+        pictures.panels(parts, folder / "heads_per_logsnr.png", logarithmic=[OF_HEADS["v_mse"]])
+        drawn.append("heads_per_logsnr.png")
+    for what in ("samples", *drawn, "metrics.jsonl", "model.safetensors"):
+        say(f"  {folder / what}")
+
+
+OF_HEADS = {
+    "v_mse": "Training error in v",
+    "weight": "Weight in the fused velocity",
+    "wins": "Share of wins: smallest error in v",
+    "wins_raw": "Share of wins: smallest error in its own space",
+}
+
+
+def latest(rows: list[dict[str, Any]], names: dict[str, str]) -> dict[str, dict[float, float]]:
+    """Of each name, under its label: the values of the last record, by log-SNR."""
+    rows = [row for row in rows if row["name"] in names]
     series: dict[str, dict[float, float]] = {label: {} for label in names.values()}
     for row in rows:
-        if row["images"] == last and row["name"] in names:
+        if row["images"] == rows[-1]["images"]:
             series[names[row["name"]]][row["logsnr"]] = row["value"]
-    pictures.curves(series, folder / "loss_per_logsnr.png", "Held-out error per noise level")
-    for what in ("samples", "loss_per_logsnr.png", "metrics.jsonl", "model.safetensors"):
-        say(f"  {folder / what}")
+    return series

@@ -31,8 +31,8 @@ class Cifar10(ImageData):
     `official` holds every file against its published checksum; without it, any files of that format will do.
     """
 
-    def __init__(self, path: str, batch: int, seed: int, flip: bool = True, official: bool = True):
-        super().__init__(batch, seed, flip)
+    def __init__(self, path: str, batch: int, seed: int, flip: bool = True, official: bool = True, per_image: int = 1):
+        super().__init__(batch, seed, flip, per_image=per_image)
         self.path, self.official = Path(path).expanduser(), official
 
     @property

@@ -47,8 +47,9 @@ class Images(ImageData):
         smallest: int | None = None,
         memory_gib: float = 8.0,
         workers: int | None = None,
+        per_image: int = 1,
     ):
-        super().__init__(batch, seed, flip, memory_gib, workers)
+        super().__init__(batch, seed, flip, memory_gib, workers, per_image)
         if not isinstance(path, str):
             raise UserError(f"data.path={path}: give a folder or a zip of images")
         if size is not None and (not isinstance(size, int) or size < 1):

@@ -37,8 +37,9 @@ class ImageNet(ImageData):
         smallest: int = 1,
         memory_gib: float = 8.0,
         workers: int | None = None,
+        per_image: int = 1,
     ):
-        super().__init__(batch, seed, flip, memory_gib, workers)
+        super().__init__(batch, seed, flip, memory_gib, workers, per_image)
         if not isinstance(size, int) or size < 1:
             raise UserError(f"data.size={size} must be a whole number, e.g. 64, 128 or 256")
         self.path, self.size, self.smallest = Path(path).expanduser(), size, smallest

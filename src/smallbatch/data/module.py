@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from smallbatch.data.reading import deaf, processes, read
 from smallbatch.data.store import Source, Store, Streamed, size_in_bytes
-from smallbatch.data.stream import Order, Stream, Windows
+from smallbatch.data.stream import Order, Repeated, Stream, Windows
 from smallbatch.errors import UserError
 from smallbatch.notation import Batch, ImageSpec
 from smallbatch.randomness import generator
@@ -28,17 +28,26 @@ class Parts(NamedTuple):
 class ImageData(L.LightningDataModule, ABC):
     """A training part read in the order of one endless run, and a held-out part read by index. Leaves read lazily.
 
-    `batch` counts the rows of a whole optimizer step, over all ranks and micro-batches. A part of at most `memory_gib`
-    GiB is read at the start and lives in memory, on the training device where that has room; a larger one is read by
-    `workers` processes while training goes on (None: as many as there are cores for this rank, at most 8).
+    `batch` counts the rows of a whole optimizer step, over all ranks and micro-batches; `per_image` rows in turn are
+    one image. A part of at most `memory_gib` GiB is read at the start and lives in memory, on the training device where
+    that has room; a larger one is read by `workers` processes while training goes on (None: as many as there are cores
+    for this rank, at most 8).
     """
 
-    def __init__(self, batch: int, seed: int, flip: bool, memory_gib: float = 8.0, workers: int | None = None):
+    def __init__(
+        self,
+        batch: int,
+        seed: int,
+        flip: bool,
+        memory_gib: float = 8.0,
+        workers: int | None = None,
+        per_image: int = 1,
+    ):
         super().__init__()
         if memory_gib < 0 or (workers is not None and workers < 0):
             raise UserError(f"data: {memory_gib=} and {workers=} must be at least 0")
         self.batch, self.seed, self.flip = batch, seed, flip
-        self.memory_gib, self.workers = memory_gib, workers
+        self.memory_gib, self.workers, self.per_image = memory_gib, workers, per_image
 
     @property
     @abstractmethod
@@ -72,9 +81,14 @@ class ImageData(L.LightningDataModule, ABC):
         return read(source, self.spec)
 
     @property
-    def order(self) -> Order:
-        """Of the training rows; a set that never ends has its own."""
+    def image_order(self) -> Order:
+        """Of the training images; a set that never ends has its own."""
         return Stream(self.seed, len(self.train_store), self.flip)
+
+    @property
+    def order(self) -> Order:
+        """Of the training rows."""
+        return Repeated(self.image_order, self.per_image)
 
     def held_out(self, indices: Int[Tensor, " n"], device: torch.device | str) -> Batch:
         return self.held_out_store.take(indices).to(device).batch

@@ -72,8 +72,9 @@ class Packed(ImageData):
         size: int | None = None,
         flip: bool = True,
         workers: int | None = None,
+        per_image: int = 1,
     ):
-        super().__init__(batch, seed, flip, workers=workers)
+        super().__init__(batch, seed, flip, workers=workers, per_image=per_image)
         self.path, self.size = Path(path).expanduser(), size
 
     @cached_property

@@ -45,9 +45,17 @@ class Drawn(Source):
 class Shapes(ImageData):
     """A class is colour and shape of the larger object. Row j of every run is scene j, whatever the seed."""
 
-    def __init__(self, batch: int, seed: int, size: int = 32, flip: bool = False, workers: int | None = None):
+    def __init__(
+        self,
+        batch: int,
+        seed: int,
+        size: int = 32,
+        flip: bool = False,
+        workers: int | None = None,
+        per_image: int = 1,
+    ):
         # drawing is faster than most reading: nothing is kept
-        super().__init__(batch, seed, flip, memory_gib=0, workers=workers)
+        super().__init__(batch, seed, flip, memory_gib=0, workers=workers, per_image=per_image)
         if not isinstance(size, int) or size < 16:
             raise UserError(f"data.size={size}: shapes can be told apart from 16 pixels on, e.g. 32")
         if flip:
@@ -71,5 +79,5 @@ class Shapes(ImageData):
         return Parts(Drawn(0, ENDLESS, self.size), Drawn(ENDLESS, HELD_OUT, self.size))
 
     @property
-    def order(self) -> Order:
+    def image_order(self) -> Order:
         return Unrepeated()

@@ -62,6 +62,20 @@ class Stream(Order):
         return Rows(*(column[here] for column in self.epoch(epoch)))
 
 
+class Repeated(Order):
+    """Row j of the run is image j // times of `order`, mirrored as that one is: one image, several noise levels."""
+
+    def __init__(self, order: Order, times: int):
+        assert times > 0, f"{times=}"
+        self.order, self.times = order, times
+
+    def __getitem__(self, rows: range) -> Rows:
+        images = range(rows.start // self.times, -(-rows.stop // self.times))
+        first = rows.start - images.start * self.times
+        here = slice(first, first + len(rows))
+        return Rows(*(column.repeat_interleave(self.times)[here] for column in self.order[images]))
+
+
 def micro_batch(batch: int, ranks: int, micros: int) -> int:
     """Rows of one micro-batch on one rank; `batch` counts the rows of a whole optimizer step."""
     parts = ranks * micros
@@ -71,6 +85,16 @@ def micro_batch(batch: int, ranks: int, micros: int) -> int:
     nearest = ", ".join(str(near) for near in (below, below + parts) if near > 0)
     split = f"{ranks} {'process' if ranks == 1 else 'processes'} x {micros} micro-batch{'es' * (micros > 1)}"
     raise UserError(f"batch={batch} does not divide over {split}; nearest: {nearest}")
+
+
+def whole_images(batch: int, per_image: int) -> None:
+    """Refuses a batch that would cut an image's rows in two."""
+    if batch % per_image:
+        divisors = [rows for rows in range(1, batch + 1) if batch % rows == 0]
+        below = [rows for rows in divisors if rows < per_image][-1:]
+        above = [rows for rows in divisors if rows > per_image][:1]
+        nearest = ", ".join(map(str, below + above))
+        raise UserError(f"per_image={per_image} does not divide batch={batch}; nearest: {nearest}")
 
 
 class Windows(Sampler[range]):
