@@ -77,6 +77,15 @@ def test_a_density_has_its_distribution(name):
     assert (importance == 1).all()
 
 
+@cases("name", DENSITIES)
+def test_a_hundred_thousand_draws_follow_a_density_and_not_one_a_little_off(name):
+    schedule, edges = SCHEDULES["cosine"], torch.linspace(0, 1, 33)
+    t, _, _ = Timesteps(DRAWS["iid"], DENSITIES[name])(at(0), 100_000, schedule, CPU)
+    for off in (1.0, 1.03):
+        share = DISTRIBUTION[name](t**off, schedule.logsnr(t**off)).clamp(0, 1)
+        assert fits(share, edges, torch.ones(32)) == (off == 1.0)
+
+
 @cases("density", DENSITIES.values(), ids=DENSITIES)
 def test_time_follows_u_and_both_its_ends_are_finite(density):
     u = torch.tensor([0.0, 0.25, 0.5, 0.75, 1 - 2**-24])

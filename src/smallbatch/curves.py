@@ -66,8 +66,7 @@ def measure(denoiser: Denoiser, weighting: Weighting, batch: Batch, indices: lis
     eps = SampleNoise(0, indices, tuple(batch.x0.shape[1:]), batch.x0.device)(0)
     out = denoiser(level.mix(batch.x0, eps), level, batch.condition)
     terms = denoiser.prediction.terms(out, batch.x0, eps, level)
-    weighted = weighting(terms, level) * terms.error
-    return (denoiser.prediction.shares(weighted) * weighted).sum(dim=1)
+    return (weighting.counts(denoiser.prediction, terms, level) * terms.error).sum(dim=1)
 
 
 def curve(schedule: NoiseSchedule, total: Float[Tensor, " rows"], n: Float[Tensor, " rows"]) -> Curve:
@@ -105,7 +104,7 @@ def read(path: str | Path) -> Curve:
     return made
 
 
-HINT = "a loss_curve.csv that `train` wrote with curve.points=4096"
+HINT = "a loss_curve.csv that `train` wrote"
 
 
 def _parsed(rows: list[dict[str, str]]) -> Curve:

@@ -41,8 +41,7 @@ class Objective(nn.Module):
 
         out = denoiser(level.mix(x0, eps), level, denoiser.network.forget(condition, drop), hidden.keep)
         terms = denoiser.prediction.terms(out, x0, eps, level, hidden.seen)
-        factor = self.weighting(terms, level)
-        factor = factor * denoiser.prediction.shares(factor * terms.error)
+        factor = self.weighting.counts(denoiser.prediction, terms, level)
         weighted = (factor * terms.error).sum(dim=1)
         unweighted = terms.unweighted + self.weighting.penalty(level) + self.masking.auxiliary(out, x0, level, hidden)
         per_image = weighted + unweighted

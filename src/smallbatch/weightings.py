@@ -11,7 +11,7 @@ from torch import nn
 
 from smallbatch.errors import refuse_unless_positive
 from smallbatch.notation import NoiseLevel, Observed, PerImage, PerTerm
-from smallbatch.predictions import Terms
+from smallbatch.predictions import Prediction, Terms
 
 
 class Weighting(nn.Module, ABC):
@@ -19,6 +19,11 @@ class Weighting(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, terms: Terms, level: NoiseLevel) -> PerTerm: ...
+
+    def counts(self, prediction: Prediction, terms: Terms, level: NoiseLevel) -> PerTerm:
+        """What each term's error counts in an image's loss: this factor, times the prediction's share of it."""
+        factor = self(terms, level)
+        return factor * prediction.shares(factor * terms.error)
 
     def penalty(self, level: NoiseLevel) -> PerImage | float:
         """What a weight that is learned costs. Fixed weights cost nothing."""

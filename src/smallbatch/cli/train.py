@@ -183,7 +183,7 @@ def finish(folder: Path) -> None:
     rows = [row for row in read(folder) if "logsnr" in row]
     errors = latest(rows, {f"val/{name}_mse": name for name in ("x0", "eps", "v")})
     pictures.curves(errors, folder / "loss_per_logsnr.png", "Held-out error per noise level")
-    drawn = ["loss_per_logsnr.png"]
+    drawn = ["loss_per_logsnr.png", *(["loss_curve.csv"] if (folder / "loss_curve.csv").exists() else [])]
     if any(row["name"].startswith("heads/") for row in rows):
         parts = {what: latest(rows, {f"heads/{head}_{key}": head for head in HEADS}) for key, what in OF_HEADS.items()}
         pictures.panels(parts, folder / "heads_per_logsnr.png", logarithmic=[OF_HEADS["v_mse"]])
