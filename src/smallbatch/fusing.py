@@ -119,13 +119,16 @@ class Winners(Fuse):
     """Each head counts the share of the images near this log-SNR that taught it; for teaching the smallest loss.
 
     Xie & Agam 2025 (2502.01990) do not say how their heads are fused when sampling. A head that never wins at a level
-    was not taught there, and must not be asked.
+    was not taught there, and must not be asked. Bins that saw little count as in the closed form: with equal thirds
+    there, the heads that are blown up at the ends would drown the one that was taught.
     """
 
     def __init__(self, bins: int = 16, halflife_images: float = 50_000, prior_rows: float = 32):
         super().__init__()
         _check(bins, prior_rows)
-        self.wins = Running(bins, halflife_images, torch.full((bins, 3), 1 / 3), prior_rows)
+        centres = torch.linspace(LOW, HIGH, bins)
+        prior = torch.stack([(-centres).sigmoid(), centres.sigmoid(), torch.ones(bins)], dim=1) / 2
+        self.wins = Running(bins, halflife_images, prior, prior_rows)
 
     def forward(self, level: NoiseLevel) -> PerHead:
         return interpolate(self.wins.mean, level.logsnr.flatten()).to(level.alpha) / scales(level)
