@@ -3,6 +3,7 @@ from itertools import islice
 import pytest
 import torch
 
+from smallbatch.data.store import Source, Store, Streamed
 from smallbatch.data.stream import Repeated, Stream, Unrepeated, Windows, micro_batch, whole_images
 from smallbatch.errors import UserError
 
@@ -92,3 +93,27 @@ def test_rows_that_cut_an_image_in_two_are_refused_with_the_nearest_that_do_not(
     with pytest.raises(UserError, match=r"per_image=64 does not divide batch=32; nearest: 32$"):
         whole_images(32, 64)
     whole_images(32, 32)
+
+
+class Counted(Source):
+    """Row i has the value i; remembers what it was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __len__(self):
+        return 50
+
+    def take(self, indices):
+        self.asked += indices.tolist()
+        return Store(indices.to(torch.uint8).view(-1, 1, 1, 1), indices)
+
+    def check(self):
+        pass
+
+
+def test_an_image_of_several_rows_is_read_once():
+    source, order = Counted(), Repeated(Stream(seed=1, length=50, flip=False), 4)
+    rows = Streamed(source, order)[range(6, 22)]
+    assert torch.equal(rows.labels, order[range(6, 22)].indices)
+    assert source.asked == rows.labels.unique_consecutive().tolist() and len(source.asked) == 5

@@ -74,8 +74,10 @@ class Streamed(Dataset[Store | UserError]):
 
     def __getitem__(self, rows: range) -> Store | UserError:
         indices, flips = self.order[rows]
+        once, where = indices.unique_consecutive(return_inverse=True)  # an image of several rows is read once
         try:
-            return self.source.take(indices).mirrored(flips)
+            taken = self.source.take(once)
+            return (taken.take(where) if len(once) < len(indices) else taken).mirrored(flips)
         except UserError as error:
             return error
 
