@@ -11,7 +11,7 @@ from smallbatch.notation import Observed
 def observed(loss, logsnr):
     loss, logsnr = torch.tensor(loss), torch.tensor(logsnr)
     nought = torch.zeros_like(loss)
-    return Observed(nought, nought, logsnr, loss, weighted=loss, slope=loss, pooled=loss, error=loss[:, None])
+    return Observed(nought, nought, logsnr, loss, weighted=loss, slope=loss, pooled=loss, factor=loss[:, None])
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_the_decoded_image_is_the_weighted_mean_of_the_heads_images(fuse, schedu
 def test_weights_sum_to_one_whatever_was_observed(fuse):
     fuse = fuse()
     rows = seen(torch.linspace(-17, 17, 500), random_gram(500))
-    fuse.observe(rows._replace(error=torch.rand(500, 3), slope=torch.rand(500), weighted=torch.rand(500)))
+    fuse.observe(rows._replace(factor=torch.rand(500, 3)))
     total = fuse.weights(at(torch.linspace(-18, 18, 41).double())).sum(dim=1)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-6)
 
@@ -158,15 +158,22 @@ def test_the_gram_over_seen_pixels_averages_to_the_gram_over_all():
 
 
 @cases("fuse", ["closed_form", "gate"])
-@cases("teach", TEACHES.values(), ids=TEACHES)
-def test_every_column_has_the_gain_of_its_own_output(fuse, teach):
-    """Weighted in v, all columns are errors of a velocity."""
+@cases("teach", ["blend", "min_raw", "min_common"])
+def test_columns_that_compete_and_the_blend_have_the_gain_of_their_own_output(fuse, teach):
+    """Weighted in v, they are errors of a velocity."""
     level, x0, eps, out = a_batch(SCHEDULES["cosine"])
-    terms = Mixture(FUSES[fuse](), teach).terms(out, x0, eps, level)
+    terms = Mixture(FUSES[fuse](), TEACHES[teach]).terms(out, x0, eps, level)
     in_v = torch.diagonal(terms.gram, dim1=1, dim2=2)
     blend = Mixture(FUSES[fuse](), OnBlend()).terms(out, x0, eps, level).error
-    expected = {1: blend, 3: in_v, 4: torch.cat([blend, in_v], dim=1)}[terms.error.shape[1]]
+    expected = {1: blend, 3: in_v}[terms.error.shape[1]]
     torch.testing.assert_close(InV()(terms, level) * terms.error, expected, rtol=1e-5, atol=0)
+
+
+@cases("teach", [OnHeads(), Both()], ids=["native", "both"])
+def test_a_weighting_counts_the_heads_own_errors_as_errors_in_v(teach):
+    level, x0, eps, out = a_batch(SCHEDULES["cosine"])
+    terms = Mixture(ClosedForm(), teach).terms(out, x0, eps, level)
+    torch.testing.assert_close(InV()(terms, level), torch.ones_like(terms.error))
 
 
 # the published rule
@@ -232,10 +239,8 @@ def test_winners_counts_the_heads_that_were_taught(weighting, per):
 def test_the_share_of_wins_is_the_weight():
     winners, logsnr = Winners(halflife_images=1e9, prior_rows=1e-6), torch.full((100,), 3.0)
     rows = torch.arange(100)
-    error = torch.ones(100, 3).index_put((rows, torch.where(rows < 80, 0, 2)), torch.tensor(0.5))
-    winners.observe(
-        seen(logsnr, None)._replace(error=error, weighted=torch.full((100,), 0.5), slope=torch.full((100,), 0.5))
-    )
+    factor = torch.zeros(100, 3).index_put((rows, torch.where(rows < 80, 0, 2)), torch.tensor(0.5))
+    winners.observe(seen(logsnr, None)._replace(factor=factor))
     torch.testing.assert_close(winners.weights(at(logsnr[:1])), torch.tensor([[0.8, 0.0, 0.2]]), atol=1e-5, rtol=0)
 
 

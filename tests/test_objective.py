@@ -13,7 +13,7 @@ from smallbatch.randomness import Step
 from smallbatch.timesteps import Timesteps
 from smallbatch.variances import LearnedVariance
 from smallbatch.weightings import Plain
-from tests.leaves import PREDICTIONS, SCHEDULES, TABLES, WEIGHTINGS
+from tests.leaves import MIXTURES, PREDICTIONS, SCHEDULES, TABLES, WEIGHTINGS
 from tests.tiny import tiny_denoiser
 
 cases = pytest.mark.parametrize
@@ -84,17 +84,18 @@ def test_an_objective_reports_what_it_saw():
     seen = loss.observed
     torch.testing.assert_close(seen.logsnr, SCHEDULES["cosine"](seen.t).logsnr.flatten())
     torch.testing.assert_close(seen.loss.mean(), loss.value.detach())
-    assert seen.error.shape == (16, 1) and seen.pooled.shape == (16,) and not seen.loss.requires_grad
+    assert seen.factor.shape == (16, 1) and seen.pooled.shape == (16,) and not seen.loss.requires_grad
 
 
 @cases("weighting", WEIGHTINGS.values(), ids=WEIGHTINGS)
-def test_slope_and_pooled_are_the_gradient_at_the_output_up_to_a_constant(weighting):
-    denoiser, outputs = tiny_denoiser(), []
+@cases("prediction", [PREDICTIONS["v"], *MIXTURES.values()], ids=["v", *MIXTURES])
+def test_slope_and_pooled_are_the_gradient_at_the_output_up_to_a_constant(weighting, prediction):
+    denoiser, outputs = tiny_denoiser(prediction=prediction), []
     denoiser.network.register_forward_hook(lambda network, inputs, out: outputs.append(out) or out.retain_grad())
     loss = Objective(Timesteps(Stratified(), Uniform()), weighting, Unmasked())(denoiser, *images(), STEP)
     loss.value.backward()
     gradient = outputs[0].grad * 16 * 64 / 2  # the loss is a mean over 16 images of means over 64 pixels
-    torch.testing.assert_close(loss.observed.slope, gradient.square().mean(dim=(1, 2, 3)))
+    torch.testing.assert_close(loss.observed.slope, gradient.square().mean(dim=(2, 3)).sum(dim=1))
     torch.testing.assert_close(loss.observed.pooled, gradient.mean(dim=(2, 3)).square().sum(dim=1))
 
 

@@ -29,7 +29,7 @@ def loss(u):
 def seen(u, loss=loss):
     """What a step reports whose every signal is loss(u)."""
     value, none = loss(u), torch.zeros_like(u)
-    return Observed(t=u, u=u, logsnr=none, loss=value, weighted=value, slope=value, pooled=value, error=value[:, None])
+    return Observed(t=u, u=u, logsnr=none, loss=value, weighted=value, slope=value, pooled=value, factor=value[:, None])
 
 
 def taught(proposal, rows=20_000, loss=loss):
@@ -139,7 +139,7 @@ def test_learned_proposals_are_uniform_until_every_bin_was_seen(name):
     assert proposal.wanted().std() > 0.1
 
 
-def test_learned_proposals_stay_within_their_limits_and_a_loss_of_zero_is_uniform():
+def test_learned_proposals_are_clipped_and_scaled_to_a_mean_of_1_and_a_loss_of_zero_is_uniform():
     spike = taught(RootLoss(), loss=lambda u: (u < 1 / 32) * 1e6 + 1e-9).wanted()
     assert spike.min() * (1 + 1e-9) >= 0.3 and 1 < spike.max() <= 4 / (31 * 0.3 + 4) * 32 + 1e-9
     assert (taught(LossProportional(), loss=torch.zeros_like).wanted() == 1).all()

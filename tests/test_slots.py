@@ -40,7 +40,7 @@ def curve_of(loss, schedule=TABLE, name="LinearBetas"):
 
 def seen(u, loss):
     none = torch.zeros_like(u)
-    return Observed(t=u, u=u, logsnr=none, loss=loss, weighted=loss, slope=none, pooled=none, error=loss[:, None])
+    return Observed(t=u, u=u, logsnr=none, loss=loss, weighted=loss, slope=none, pooled=none, factor=loss[:, None])
 
 
 def drawn(proposal, n=100_000, schedule=TABLE, correction=1.0):

@@ -32,7 +32,7 @@ def level(logsnr):
 
 
 def weighted(weighting, logsnr, error):
-    terms = Terms(error, torch.ones_like(error), error)
+    terms = Terms(error, torch.ones_like(error), error, error)
     return (weighting(terms, level(logsnr)) * error).sum(dim=1)
 
 
@@ -56,7 +56,7 @@ def watch(weighting, logsnr, error, batch=250):
     """Shows the weighting the rows, `batch` an optimizer step."""
     for x, e in zip(logsnr.split(batch), error.split(batch), strict=True):
         each = weighted(weighting, x, e).detach()
-        weighting.observe(Observed(x, x, x, loss=each, weighted=each, slope=each, pooled=each, error=e))
+        weighting.observe(Observed(x, x, x, loss=each, weighted=each, slope=each, pooled=each, factor=e))
     return weighting
 
 

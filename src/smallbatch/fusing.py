@@ -61,7 +61,8 @@ class Gate(Fuse):
     Solved in what sets the heads apart: the left-over, x_t - alpha x0_head - sigma eps_head, which is
     alpha sigma (v_x0 - v_eps); and the pair, sigma^2 v_x0 + alpha^2 v_eps, less v_head. Least squares finds what share
     of each the gate adds to v_head: 0 and 1/2 in the closed form, at every level. Neither is singular, and D looks the
-    same everywhere, so a bin may be wide. A share is kept within `reach` of the closed form's.
+    same everywhere, so a bin may be wide. The errors are those of the weights in training; sampling asks the averaged
+    weights with the same shares. A share is kept within `reach` of the closed form's.
     """
 
     prior: Tensor
@@ -123,7 +124,7 @@ class Winners(Fuse):
     there, the heads that are blown up at the ends would drown the one that was taught.
     """
 
-    def __init__(self, bins: int = 16, halflife_images: float = 50_000, prior_rows: float = 32):
+    def __init__(self, bins: int = 16, halflife_images: float = 50_000, prior_rows: float = 0.1):
         super().__init__()
         _check(bins, prior_rows)
         centres = torch.linspace(LOW, HIGH, bins)
@@ -138,12 +139,8 @@ class Winners(Fuse):
 
 
 def winner(observed: Observed) -> PerHead:
-    """One-hot of the head that was taught, under any weighting.
-
-    Its error e alone fits both what was minimised, w e, and the slope, w^2 e.
-    """
-    misfit = observed.error * observed.slope[:, None] - observed.weighted.square()[:, None]
-    return F.one_hot(misfit.abs().argmin(dim=1), 3).to(observed.error)
+    """One-hot of the head that was taught: the others count nothing."""
+    return F.one_hot(observed.factor.argmax(dim=1), 3).to(observed.factor)
 
 
 def nearest(logsnr: PerImage, bins: int) -> Int[Tensor, " b"]:

@@ -32,7 +32,12 @@ class Mixture(Prediction):
 
     def terms(self, out: Output, x0: Image, eps: Image, level: NoiseLevel, seen: Seen | None = None) -> Terms:
         parts = [head.terms(map, x0, eps, level, seen) for head, map in _heads(out)]
-        fused = HEADS["v"].terms(self.velocity(out, level.mix(x0, eps), level), x0, eps, level, seen)
+
+        def fused() -> Terms:
+            terms = HEADS["v"].terms(self.velocity(out, level.mix(x0, eps), level), x0, eps, level, seen)
+            power = self.fuse(level).square().sum(dim=1, keepdim=True)  # of what the heads' outputs count
+            return terms._replace(slope=terms.slope * power, pooled=terms.pooled * power)
+
         return self.teach.columns(beside(*parts), fused)._replace(gram=error_gram(out, x0, eps, level, seen))
 
     def shares(self, weighted: PerTerm) -> PerTerm:

@@ -72,7 +72,7 @@ class Observed(NamedTuple):
     weighted: PerImage  # the weighted error in it
     slope: PerImage  # mean square of d weighted / d output, over a constant
     pooled: PerImage  # the same of its mean over the pixels, summed over the channels
-    error: PerTerm  # in the output's own space
+    factor: PerTerm  # what each term's error counts in `weighted`
     gram: Float[Tensor, "b k k"] | None = None  # products of the heads' errors in v, where there are several
 
 

@@ -47,9 +47,9 @@ class Objective(nn.Module):
         per_image = weighted + unweighted
 
         with torch.no_grad():
-            slope, pooled = ((factor.square() * power).sum(dim=1) for power in (terms.error, terms.pooled))
-            row = (level.t, u, level.logsnr.flatten(), per_image, weighted, slope, pooled, terms.error, terms.gram)
-            observed = Observed(*(None if column is None else column.detach() for column in row))
+            slope, pooled = ((factor.square() * power).sum(dim=1) for power in (terms.slope, terms.pooled))
+            seen = Observed(level.t, u, level.logsnr.flatten(), per_image, weighted, slope, pooled, factor, terms.gram)
+        observed = Observed(*(None if column is None else column.detach() for column in seen))
         return Loss((importance * per_image).mean(), level.t, per_image.detach(), observed)
 
     def observe(self, observed: Observed) -> None:

@@ -16,7 +16,8 @@ class Terms(NamedTuple):
 
     error: PerTerm  # mean squared error in the output's own space
     gain: PerTerm  # |d x0 estimate / d output|: turns an output error into an x0 error
-    pooled: PerTerm  # sum over channels of the squared spatial mean of the residual
+    slope: PerTerm  # mean square of the error's derivative in the output, up to a constant
+    pooled: PerTerm  # the same of the derivative's mean over the pixels, summed over the channels
     gram: Float[Tensor, "b k k"] | None = None  # mean products of the heads' errors in v, where there are several
     unweighted: PerImage | float = 0.0  # a further loss, which no weighting touches
 
@@ -63,7 +64,7 @@ class Linear(Prediction):
         error = over_seen(residual.square(), seen).mean(dim=(1, 2, 3))
         pooled = over_seen(residual, seen).mean(dim=(2, 3)).square().sum(dim=1)
         gain = (level.sigma / self._determinant(level)).abs().flatten(1)
-        return Terms(error[:, None], gain, pooled[:, None])
+        return Terms(error[:, None], gain, error[:, None], pooled[:, None])
 
     def shares(self, weighted: PerTerm) -> PerTerm:
         return torch.ones_like(weighted)

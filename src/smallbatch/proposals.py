@@ -126,7 +126,9 @@ class Importance(Binned):
 
 
 class Learned(Binned):
-    """q ~ a power of the running mean of a signal, mixed with a uniform share, kept within `least` and `most`.
+    """q ~ a power of the running mean of a signal, mixed with a uniform share.
+
+    Clipped to `least`..`most` of its mean, and then scaled back to a mean of 1.
 
     Uniform until every bin has been seen. The variance of a corrected estimate is least where q follows the root of the
     gradient's mean square (Katharopoulos & Fleuret 2018 (1803.00942)); what leaves measure stands in for it.

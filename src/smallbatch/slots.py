@@ -41,6 +41,8 @@ class OnlineSlots(Piecewise):
     def __init__(self, slots: int = 10, bins: int = 128, halflife_images: float = 32_768):
         super().__init__()
         self.slots, self.bins = whole("slots", slots), whole("bins", bins)
+        if slots > bins:
+            raise UserError(f"timesteps.proposal.{slots=} cannot be told apart in {bins=}: give more bins")
         self.running = Running(bins, halflife_images)
 
     def knots(self, schedule: NoiseSchedule) -> Knots:

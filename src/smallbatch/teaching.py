@@ -1,6 +1,7 @@
 """How the heads of a mixed prediction are taught: which errors are terms of the loss, and what each counts."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +12,10 @@ from smallbatch.predictions import Terms
 
 
 class Teach(ABC):
-    """`native` has each head's error in its own space, three columns; `fused` the fused velocity's, one column."""
+    """`native` has each head's error in its own space, three columns; `fused()` the fused velocity's, one column."""
 
     @abstractmethod
-    def columns(self, native: Terms, fused: Terms) -> Terms: ...
+    def columns(self, native: Terms, fused: Callable[[], Terms]) -> Terms: ...
 
     @abstractmethod
     def shares(self, weighted: PerTerm) -> PerTerm:
@@ -24,8 +25,8 @@ class Teach(ABC):
 class OnBlend(Teach):
     """The error of the fused velocity."""
 
-    def columns(self, native: Terms, fused: Terms) -> Terms:
-        return fused
+    def columns(self, native: Terms, fused: Callable[[], Terms]) -> Terms:
+        return fused()
 
     def shares(self, weighted: PerTerm) -> PerTerm:
         return torch.ones_like(weighted)
@@ -34,11 +35,12 @@ class OnBlend(Teach):
 class OnHeads(Teach):
     """Half the sum of the heads' own errors, which is never below the error of the closed form's blend.
 
-    By Jensen: half that sum is the mean of the three errors in v, with the closed form's weights.
+    By Jensen: half that sum is the mean of the three errors in v, with the closed form's weights. So every weighting
+    acts on it as on one error in v, and leaves the heads' own errors comparable.
     """
 
-    def columns(self, native: Terms, fused: Terms) -> Terms:
-        return native
+    def columns(self, native: Terms, fused: Callable[[], Terms]) -> Terms:
+        return as_of_v(native)
 
     def shares(self, weighted: PerTerm) -> PerTerm:
         return torch.full_like(weighted, 0.5)
@@ -51,8 +53,8 @@ class Both(Teach):
         refuse_unless_positive("prediction: teach", native=native)
         self.native = native
 
-    def columns(self, native: Terms, fused: Terms) -> Terms:
-        return beside(fused, native)
+    def columns(self, native: Terms, fused: Callable[[], Terms]) -> Terms:
+        return beside(fused(), as_of_v(native))
 
     def shares(self, weighted: PerTerm) -> PerTerm:
         of_fused, of_heads = weighted[:, :1], weighted[:, 1:]
@@ -82,19 +84,30 @@ class SmallestRaw(Smallest):
     the noise, where each carries least, and v never: on one shared output, a weight min(alpha^2, sigma^2) in v.
     """
 
-    def columns(self, native: Terms, fused: Terms) -> Terms:
+    def columns(self, native: Terms, fused: Callable[[], Terms]) -> Terms:
         return native
 
 
 class SmallestCommon(Smallest):
     """Of the heads' errors in v, where they can be compared."""
 
-    def columns(self, native: Terms, fused: Terms) -> Terms:
-        into_v = (native.gain / fused.gain).square()
-        return Terms(native.error * into_v, fused.gain.expand_as(native.gain), native.pooled * into_v)
+    def columns(self, native: Terms, fused: Callable[[], Terms]) -> Terms:
+        into_v = (native.gain / _of_v(native)).square()
+        slope, pooled = native.slope * into_v.square(), native.pooled * into_v.square()
+        return Terms(native.error * into_v, as_of_v(native).gain, slope, pooled)
+
+
+def as_of_v(native: Terms) -> Terms:
+    """The heads' own errors, to be weighted as errors in v."""
+    return native._replace(gain=_of_v(native).expand_as(native.gain))
 
 
 def beside(*parts: Terms) -> Terms:
     """The columns of all parts."""
-    errors, gains, pooled = zip(*((part.error, part.gain, part.pooled) for part in parts), strict=True)
-    return Terms(torch.cat(errors, dim=1), torch.cat(gains, dim=1), torch.cat(pooled, dim=1))
+    columns = zip(*((part.error, part.gain, part.slope, part.pooled) for part in parts), strict=True)
+    return Terms(*(torch.cat(column, dim=1) for column in columns))
+
+
+def _of_v(native: Terms) -> PerTerm:
+    """The gain of the last head."""
+    return native.gain[:, 2:]

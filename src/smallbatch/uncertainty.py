@@ -72,7 +72,7 @@ class UncertaintyBinned(Normalised):
         low: float = -16.0,
         high: float = 16.0,
         halflife_images: float = 50_000,
-        prior_rows: float = 4.0,
+        prior_rows: float = 0.1,
     ):
         super().__init__(base)
         if bins < 2 or low >= high:

@@ -86,7 +86,8 @@ def same(a, b, at=""):
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
-    words = ["network.dropout=0.1", "accumulation=2", "timesteps=low_discrepancy", "budget.images=1600"]
+    words = ["network.dropout=0.1", "accumulation=2", "timesteps=slots", "budget.images=1600"]
+    words += ["prediction=mixed_gate", "weighting=uncertainty_binned", "lr_schedule=mdlrc"]
     whole = start(tmp_path / "whole", *words)
     finish(whole)
     killed = start(tmp_path / "killed", *words)
@@ -100,7 +101,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
 
 def test_two_processes_do_what_one_does(tmp_path):
     """To float32 rounding: figures to 1e-5 of their value, weights to 1e-4."""
-    words = ["timesteps=low_discrepancy", "accumulation=2"]
+    words = ["timesteps=root_loss", "timesteps/draw=low_discrepancy", "prediction=mixed_gate", "accumulation=2"]
     finish(start(tmp_path / "one", *words))
     finish(start(tmp_path / "two", *words, "trainer=ddp", "devices=2"))
     for one, two in zip(figures(tmp_path / "one"), figures(tmp_path / "two"), strict=True):

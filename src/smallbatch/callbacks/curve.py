@@ -15,7 +15,7 @@ from smallbatch.module import DiffusionModule
 class LossCurve(ImagesCallback):
     """Measures `points` held-out points, `chunk` at a time, spread over the ranks. None: measures nothing."""
 
-    def __init__(self, points: int | None = 2000, chunk: int = 256):
+    def __init__(self, points: int | None = 2048, chunk: int = 256):
         super().__init__(every_images=None)
         if points is not None and points < 1:
             raise UserError(f"curve.points={points} must be at least 1, or null for no loss curve")
