@@ -25,7 +25,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from smallbatch.cli.main import conf_dir
-from smallbatch.cli.train import build
+from smallbatch.cli.train import build, check_timesteps
 from smallbatch.ema import trainable
 from smallbatch.errors import UserError
 from smallbatch.randomness import Step
@@ -41,6 +41,7 @@ class Learner:
 
     def __init__(self, config: DictConfig):
         objects = instantiate(config.run, _convert_="all")
+        check_timesteps(objects)
         cuda = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
         self.device = torch.device("cuda" if cuda else "cpu")
         self.module, data = build(config, objects).to(self.device), objects["data"]

@@ -20,6 +20,8 @@ Knots = tuple[Tensor, Tensor]  # (n + 1,) each, from 0 to 1
 class Proposal(nn.Module, ABC):
     """Moves evenly drawn points to where they are of more use, and says how densely they then lie."""
 
+    strata: int | None = None  # parts of u between which a round of draws should go; None: any
+
     @abstractmethod
     def forward(self, u: Time, schedule: NoiseSchedule) -> tuple[Time, PerImage]:
         """The moved points and q, their density."""

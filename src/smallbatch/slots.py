@@ -40,7 +40,8 @@ class OnlineSlots(Piecewise):
 
     def __init__(self, slots: int = 10, bins: int = 128, halflife_images: float = 32_768):
         super().__init__()
-        self.slots, self.bins = whole("slots", slots), whole("bins", bins)
+        self.slots = self.strata = whole("slots", slots)
+        self.bins = whole("bins", bins)
         if slots > bins:
             raise UserError(f"timesteps.proposal.{slots=} cannot be told apart in {bins=}: give more bins")
         self.running = Running(bins, halflife_images)
@@ -67,7 +68,7 @@ class FixedSlots(Piecewise):
     @abstractmethod
     def __init__(self, edges: Float[Tensor, " edges"]):
         super().__init__()
-        self.slots = len(edges) + 1
+        self.slots = self.strata = len(edges) + 1
         self.register_buffer("edges", edges.float(), persistent=False)
 
     def knots(self, schedule: NoiseSchedule) -> Knots:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from smallbatch.densities import Density
-from smallbatch.draws import Draw
+from smallbatch.draws import Draw, Rounds
 from smallbatch.errors import UserError
 from smallbatch.notation import Observed, PerImage, Time
 from smallbatch.proposals import AsDrawn, Proposal
@@ -48,5 +48,8 @@ class Timesteps(nn.Module):
 
     def check(self, schedule: NoiseSchedule) -> None:
         """Refuses, before training, what makes no sense on this schedule."""
+        wanted = self.proposal.strata
+        if isinstance(self.draw, Rounds) and wanted not in (None, self.draw.strata):
+            raise UserError(f"timesteps.draw.strata={self.draw.strata} follows the {wanted} slots: set slots alone")
         self.density.check(schedule)
         self.proposal.check(schedule, self.density)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from smallbatch.cli.runs import ELSEWHERE
 from smallbatch.errors import UserError
 from smallbatch.files import replacing
 from smallbatch.report.runs import Label, grouped, load
@@ -12,13 +13,14 @@ from smallbatch.report.table import markdown
 
 
 def run(config: DictConfig) -> None:
-    folders = sorted(found.parent for found in Path(config.runs).glob("**/metrics.jsonl"))
-    runs = [found for folder in folders if (found := load(folder, config.metric))]
+    folders = sorted(found.parent for found in Path(str(config.runs)).glob("**/metrics.jsonl"))
+    runs = [found for folder in folders if (found := load(folder, config.metric, ELSEWHERE))]
     if not runs:
         raise UserError(f"runs={config.runs}: no run there has measured {config.metric}; give a folder of run folders")
     images = sorted({found.images for found in runs})
     if len(images) > 1:
-        raise UserError(f"runs={config.runs}: measured at unequal images {images}; let all runs finish")
+        least = min(runs, key=lambda found: found.images)
+        raise UserError(f"runs={config.runs}: measured at unequal images {images}; let {least.folder} finish")
     groups = grouped(runs)
     baseline = chosen(str(config.baseline), list(groups))
     minutes = sum(found.seconds for found in runs) / 60

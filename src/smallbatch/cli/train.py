@@ -35,6 +35,7 @@ def run(config: DictConfig) -> Path | None:
     """The run folder; None after a dry run."""
     check(config)
     objects = instantiate(config.run, _convert_="all")
+    check_timesteps(objects)
     if config.dry_run:
         plan.show(plan.plan(config, objects), config.out)
         return None
@@ -76,6 +77,11 @@ def check(config: DictConfig) -> None:
         raise UserError(f"precision={config.precision} is not known: use {' or '.join(config.precisions)}")
 
 
+def check_timesteps(objects: dict[str, Any]) -> None:
+    """Needs neither the data nor the network."""
+    objects["module"].keywords["objective"].timesteps.check(objects["denoiser"].keywords["schedule"])
+
+
 def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     """The module with its network initialised from the seed, laid out and compiled as asked; the data read."""
     objects["data"].setup("fit")
@@ -83,7 +89,6 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     torch.manual_seed(key(config.seed, "initial weights"))
     module = objects["module"](denoiser=objects["denoiser"](spec=objects["data"].spec))
     objects["callbacks"]["grid"].sampler.times(module.denoiser.schedule, torch.device("cpu"))
-    module.objective.timesteps.check(module.denoiser.schedule)
     network = module.denoiser.network
     if config.channels_last:
         network.to(memory_format=torch.channels_last)

@@ -32,5 +32,5 @@ def interval(values: Sequence[float]) -> Interval:
 
 def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval:
     """Of ours from theirs, in percent of theirs, over the seeds that both have."""
-    shared = sorted(ours.keys() & theirs.keys())
+    shared = sorted(seed for seed in ours.keys() & theirs.keys() if theirs[seed])
     return interval([100 * (ours[seed] / theirs[seed] - 1) for seed in shared])
