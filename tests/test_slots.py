@@ -174,15 +174,20 @@ SPIKE = torch.tensor([1000.0, *[1.0] * 999])
 )
 def test_slots_that_do_not_fit_are_refused(proposal, schedule, density, line):
     with pytest.raises(UserError, match=line):
-        Timesteps(Rounds(10), density, proposal).check(schedule)
+        Timesteps(Rounds(proposal.strata), density, proposal).check(schedule)
 
 
 @cases("proposal", [OnlineSlots(20), PaperSlots(), CurveSlots(curve_of(paper_loss()))])
 def test_slots_that_fit_are_taken(proposal):
     schedule = SHORT if isinstance(proposal, OnlineSlots) else TABLE
-    Timesteps(Rounds(10), Uniform(), proposal).check(schedule)
+    Timesteps(Rounds(proposal.strata), Uniform(), proposal).check(schedule)
 
 
 def test_slots_are_counted_in_whole_numbers():
     with pytest.raises(UserError, match=r"timesteps.proposal.slots=0 must be a whole number"):
         slots(0)
+
+
+def test_rounds_that_do_not_follow_the_slots_are_refused():
+    with pytest.raises(UserError, match=r"strata=7 follows the 10 slots"):
+        Timesteps(Rounds(7), Uniform(), OnlineSlots(10)).check(TABLE)
