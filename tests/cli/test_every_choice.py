@@ -23,8 +23,8 @@ def test_a_choice_trains(choice, smallbatch):
     assert last["images"] == 16 and last["value"] > 0
 
 
-def test_a_sweep_of_two_groups_and_two_seeds_runs_every_job_and_is_reported(smallbatch):
-    smallbatch("train", "-m", *FEW, "prediction=v,mixed_blend", "timesteps=uniform,slots", "seed=0,1")
-    assert len(list(Path("runs/digits").iterdir())) == 8
+def test_a_sweep_of_two_groups_runs_every_job_and_is_reported(smallbatch):
+    smallbatch("train", "-m", *FEW, "prediction=v,mixed_blend", "timesteps=uniform,slots", "seed=0")
+    assert len(list(Path("runs/digits").iterdir())) == 4
     table = smallbatch("report", "runs=runs/digits", "baseline='prediction=v timesteps=uniform'").splitlines()
-    assert "8 runs" in table[0] and len(table) == 4 + 4 and sum("baseline" in line for line in table) == 1
+    assert "4 runs" in table[0] and len(table) == 4 + 4 and sum("baseline" in line for line in table) == 1
