@@ -71,6 +71,8 @@ class Contender:
         self.module.on_before_optimizer_step(self.optimizer)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.module.objective.observe(loss.observed)
+        self.module.denoiser.prediction.observe(loss.observed)
         self.index += 1
         for average in self.averages:
             average.update(self.parameters, self.index * rows, rows)
