@@ -7,12 +7,13 @@ from smallbatch.cli import runs
 from smallbatch.densities import Uniform
 from smallbatch.draws import Stratified
 from smallbatch.errors import UserError
-from smallbatch.fusing import ClosedForm, Gate, Winners, interpolate, nearest, scales, winner
+from smallbatch.fusing import ClosedForm, Gate, Winners, nearest, place, scales, winner
 from smallbatch.masking import Unmasked
 from smallbatch.mixtures import HEADS, Mixture
 from smallbatch.notation import Condition, NoiseLevel, Observed
 from smallbatch.objective import Objective
 from smallbatch.randomness import Step
+from smallbatch.running import interpolate
 from smallbatch.teaching import Both, OnBlend, OnHeads, SmallestCommon, SmallestRaw
 from smallbatch.timesteps import Timesteps
 from smallbatch.variances import LearnedVariance
@@ -353,7 +354,7 @@ def test_a_gate_keeps_within_reach():
 
 def test_tables_are_read_in_straight_lines_between_the_centres_that_rows_fall_to():
     table = torch.stack([CENTRES, CENTRES.square()], dim=1)
-    got = interpolate(table, torch.tensor([-99.0, -15.0, 0.5, 15.0, 99.0]))
+    got = interpolate(table, place(torch.tensor([-99.0, -15.0, 0.5, 15.0, 99.0]), len(table)))
     torch.testing.assert_close(got[:, 0], torch.tensor([-15.0, -15.0, 0.5, 15.0, 15.0]).double())
     assert nearest(torch.tensor([-99.0, -14.1, -13.9, 0.1, 99.0]), 16).tolist() == [0, 0, 1, 8, 15]
 

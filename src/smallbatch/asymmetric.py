@@ -6,8 +6,7 @@ from torch import Tensor
 from smallbatch.densities import Density
 from smallbatch.errors import UserError, refuse_unless_positive
 from smallbatch.notation import PerImage, Time
-from smallbatch.schedules import NoiseSchedule
-from smallbatch.tables import Table
+from smallbatch.schedules import NoiseSchedule, interval
 
 
 class SpeeD(Density):
@@ -37,8 +36,7 @@ class SpeeD(Density):
         tau = self.tau(noise)
         t = self.asymmetric(2 * u % 1, tau)
         t = torch.where(u < 0.5, t, (tau - t).abs())
-        index = (t * len(noise) - 1e-3).ceil().long().clamp(1, len(noise)) - 1
-        return t, self.weights(noise, tau)[index]
+        return t, self.weights(noise, tau)[interval(t, len(noise))]
 
     def asymmetric(self, v: Time, tau: Tensor) -> Time:
         area = self.ratio * tau + 1 - tau
@@ -58,7 +56,7 @@ class SpeeD(Density):
         return torch.where(steps <= tau * len(noise) + 1e-3, below, 1.0)
 
     def check(self, schedule: NoiseSchedule) -> None:
-        if isinstance(schedule, Table) and schedule.steps < 3:
+        if schedule.steps is not None and schedule.steps < 3:
             raise UserError(f"timesteps: a slope needs 3 times, but schedule.steps={schedule.steps}")
         rise = per_thousandth(noise_of(schedule, torch.device("cpu")).sqrt())
         if not rise[-1] < self.threshold <= rise.amax():
@@ -70,7 +68,7 @@ class SpeeD(Density):
 
 def noise_of(schedule: NoiseSchedule, device: torch.device) -> Tensor:
     """1 - alpha_bar at every time of a table, or at a thousand times."""
-    steps = schedule.steps if isinstance(schedule, Table) else 1000
+    steps = schedule.steps or 1000
     return (-schedule.logsnr(torch.arange(1, steps + 1, device=device) / steps)).sigmoid()
 
 

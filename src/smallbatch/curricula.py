@@ -8,10 +8,9 @@ from torch import Tensor
 
 from smallbatch.densities import Density
 from smallbatch.errors import UserError, refuse_unless_positive
-from smallbatch.notation import Observed, PerImage, Time
+from smallbatch.notation import Observed, PerImage, Time, below_one
 from smallbatch.running import Running
-from smallbatch.schedules import NoiseSchedule
-from smallbatch.tables import Table
+from smallbatch.schedules import NoiseSchedule, interval
 
 
 class Toward(Density):
@@ -29,9 +28,9 @@ class Toward(Density):
         """The inverse distribution function of where the curriculum ends."""
 
     def forward(self, u: Time, schedule: NoiseSchedule, progress: float) -> tuple[Time, PerImage]:
-        c = min(progress / self.length, 1.0)
-        inside = self.target(_below_one(u / max(c, 1e-30)), schedule)
-        outside = _below_one((u - c) / max(1 - c, 1e-30))
+        c = min(progress / self.length, 1.0)  # what the branch not taken computes must be finite too
+        inside = self.target(below_one(u / max(c, 1e-30)), schedule)
+        outside = below_one((u - c) / max(1 - c, 1e-30))
         return torch.where(u < c, inside, outside), torch.ones_like(u)
 
 
@@ -114,7 +113,7 @@ class EasyToHard(Density):
 
     @torch.no_grad()
     def observe(self, observed: Observed) -> None:
-        self.loss.update(self.cluster(observed.t), observed.weighted)
+        self.loss.update(interval(observed.t, self.clusters), observed.weighted)
         opened = self.opened.clamp(min=self.due)
         newest = self.clusters - opened
         loss, seen = self.loss.mean[newest], self.loss.weight[newest] > 0
@@ -126,12 +125,8 @@ class EasyToHard(Density):
         self.lowest.copy_(torch.where(opens, math.inf, torch.where(better, loss, lowest)))
         self.stalled_for.copy_(torch.where(opens, 0, stalled_for))
 
-    def cluster(self, t: Time) -> Tensor:
-        """Each owns the end of its interval, as the indices of a table do; the margin absorbs rounding."""
-        return (t * self.clusters - 1e-3).ceil().long().clamp(1, self.clusters) - 1
-
     def check(self, schedule: NoiseSchedule) -> None:
-        if isinstance(schedule, Table) and schedule.steps < self.clusters:
+        if schedule.steps is not None and schedule.steps < self.clusters:
             raise UserError(f"timesteps: clusters={self.clusters} must be at most schedule.steps={schedule.steps}")
 
 
@@ -147,8 +142,3 @@ def _share_of_budget(length: float) -> float:
     if not 0 < length <= 1:
         raise UserError(f"timesteps: {length=} is a share of the budget: it must lie above 0 and be at most 1")
     return length
-
-
-def _below_one(u: Time) -> Time:
-    """What the branch not taken computes must be finite too."""
-    return u.clamp(0, 1 - 2**-24)

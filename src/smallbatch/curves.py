@@ -14,7 +14,6 @@ from smallbatch.files import replacing
 from smallbatch.notation import Batch, PerImage, Time
 from smallbatch.randomness import SampleNoise
 from smallbatch.schedules import NoiseSchedule
-from smallbatch.tables import Table
 from smallbatch.weightings import Weighting
 
 INTERVALS = 1000  # rows of a continuous schedule's curve
@@ -36,17 +35,13 @@ class Curve(NamedTuple):
         return named(self.schedule, self.steps)
 
 
-def steps_of(schedule: NoiseSchedule) -> int | None:
-    return schedule.steps if isinstance(schedule, Table) else None
-
-
 def named(schedule: str, steps: int | None) -> str:
     return f"{schedule}, continuous" if steps is None else f"{schedule} of {steps} timesteps"
 
 
 def rows_of(schedule: NoiseSchedule, points: int) -> int:
     """As many as the curve has, but none without a point: fewer points make longer intervals."""
-    return min(steps_of(schedule) or INTERVALS, points)
+    return min(schedule.steps or INTERVALS, points)
 
 
 def row_of(point: Int[Tensor, " b"], points: int, rows: int) -> Int[Tensor, " b"]:
@@ -74,7 +69,7 @@ def curve(schedule: NoiseSchedule, total: Float[Tensor, " rows"], n: Float[Tenso
     time = _ends(len(n))
     device = next(schedule.buffers(), time).device
     logsnr = schedule.logsnr(time.to(device)).cpu()
-    return Curve(type(schedule).__name__, steps_of(schedule), time, logsnr, (total / n).float(), n.long())
+    return Curve(type(schedule).__name__, schedule.steps, time, logsnr, (total / n).float(), n.long())
 
 
 def _ends(rows: int) -> Float[Tensor, " rows"]:

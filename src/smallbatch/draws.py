@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from smallbatch.errors import UserError
-from smallbatch.notation import Time
+from smallbatch.notation import Time, below_one
 from smallbatch.randomness import Step, generator
 
 GOLDEN = 0.6180339887498949
@@ -37,7 +37,7 @@ class Stratified(Draw):
             slots = torch.randperm(*shape, generator=generator, device=device)
             return (slots + torch.rand(shape, generator=generator, device=device)) / shape[0]
 
-        return _below_one(step.draw("timesteps", one_per_slot, (rows,), device))
+        return below_one(step.draw("timesteps", one_per_slot, (rows,), device))
 
 
 class LowDiscrepancy(Draw):
@@ -54,7 +54,7 @@ class LowDiscrepancy(Draw):
         def shifted_grid(shape: tuple[int], generator: torch.Generator, device: torch.device) -> Time:
             return (torch.randperm(*shape, generator=generator, device=device) + offset) / shape[0]
 
-        return _below_one(step.draw("timesteps", shifted_grid, (rows,), device))
+        return below_one(step.draw("timesteps", shifted_grid, (rows,), device))
 
 
 class Pairs(Draw):
@@ -67,7 +67,7 @@ class Pairs(Draw):
         def partners(shape: tuple[int], generator: torch.Generator, device: torch.device) -> Time:
             pairs = (shape[0] + 1) // 2
             slots = torch.randperm(pairs, generator=generator, device=device)
-            u = _below_one((slots + torch.rand(pairs, generator=generator, device=device)) / pairs)
+            u = below_one((slots + torch.rand(pairs, generator=generator, device=device)) / pairs)
             u = (u * 2**23).floor() / 2**23  # so that u + 1 is exact
             coin = torch.randint(2, (1,), generator=generator, device=device)
             row = torch.randperm(*shape, generator=generator, device=device)
@@ -109,8 +109,3 @@ def shuffled_rounds(seed: int, chunk: int, strata: int, device: torch.device) ->
     """CHUNK rounds, each a permutation of the strata."""
     source = generator(seed, "timesteps rounds", chunk, device=device)
     return torch.rand(CHUNK, strata, generator=source, device=device).argsort(dim=1).flatten()
-
-
-def _below_one(u: Time) -> Time:
-    """float32 rounds the last slot's upper end to 1."""
-    return u.clamp(max=1 - 2**-24)

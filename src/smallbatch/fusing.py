@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from smallbatch.errors import UserError
 from smallbatch.notation import NoiseLevel, Observed, PerImage
-from smallbatch.running import Running
+from smallbatch.running import Running, interpolate
 
 PerHead = Float[Tensor, "b 3"]
 LOW, HIGH = -15.0, 15.0  # log-SNR at the centres of the first and the last bin
@@ -87,7 +87,7 @@ class Gate(Fuse):
         self.ridge, self.reach = ridge, reach
 
     def forward(self, level: NoiseLevel) -> PerHead:
-        left, pair = interpolate(self.table, level.logsnr.flatten()).to(level.alpha).unbind(dim=1)
+        left, pair = at(self.table, level).unbind(dim=1)
         sigma, alpha, _ = scales(level).unbind(dim=1)
         return torch.stack([pair * sigma + left * alpha, pair * alpha - left * sigma, 1 - pair], dim=1)
 
@@ -132,7 +132,7 @@ class Winners(Fuse):
         self.wins = Running(bins, halflife_images, prior, prior_rows)
 
     def forward(self, level: NoiseLevel) -> PerHead:
-        return interpolate(self.wins.mean, level.logsnr.flatten()).to(level.alpha) / scales(level)
+        return at(self.wins.mean, level) / scales(level)
 
     def observe(self, observed: Observed) -> None:
         self.wins.update(nearest(observed.logsnr, self.wins.bins), winner(observed))
@@ -143,19 +143,18 @@ def winner(observed: Observed) -> PerHead:
     return F.one_hot(observed.factor.argmax(dim=1), 3).to(observed.factor)
 
 
+def at(table: Float[Tensor, "bins n"], level: NoiseLevel) -> Float[Tensor, "b n"]:
+    logsnr = level.logsnr.flatten().to(table)
+    return interpolate(table, place(logsnr, len(table))).to(level.alpha)
+
+
 def nearest(logsnr: PerImage, bins: int) -> Int[Tensor, " b"]:
-    return _position(logsnr, bins).round().long()
+    return place(logsnr, bins).round().long().clamp(0, bins - 1)
 
 
-def interpolate(table: Float[Tensor, "bins n"], logsnr: PerImage) -> Float[Tensor, "b n"]:
-    """Straight lines between the bins' centres; beyond them the last value."""
-    position = _position(logsnr.to(table), len(table))
-    below = position.floor().clamp(max=len(table) - 2).long()
-    return torch.lerp(table[below], table[below + 1], (position - below)[:, None])
-
-
-def _position(logsnr: PerImage, bins: int) -> PerImage:
-    return ((logsnr - LOW) / (HIGH - LOW) * (bins - 1)).clamp(0, bins - 1)
+def place(logsnr: PerImage, bins: int) -> PerImage:
+    """Counted in bins, 0 at the centre of the first."""
+    return (logsnr - LOW) / (HIGH - LOW) * (bins - 1)
 
 
 def _check(bins: int, prior_rows: float) -> None:

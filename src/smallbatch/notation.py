@@ -103,3 +103,8 @@ class NoiseLevel:
 
 
 Denoise = Callable[[Image, NoiseLevel], Denoised]  # all that a solver or a diagnostic ever sees
+
+
+def below_one(u: Time) -> Time:
+    """Into [0, 1): float32 rounds what lies just below 1 to 1."""
+    return u.clamp(0, 1 - 2**-24)

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from smallbatch.densities import Density
 from smallbatch.errors import UserError
-from smallbatch.notation import Observed, PerImage, Time
+from smallbatch.notation import Observed, PerImage, Time, below_one
 from smallbatch.running import Running
 from smallbatch.schedules import NoiseSchedule
-from smallbatch.tables import Table
 
 Knots = tuple[Tensor, Tensor]  # (n + 1,) each, from 0 to 1
 
@@ -50,7 +49,7 @@ class Piecewise(Proposal):
     def forward(self, u: Time, schedule: NoiseSchedule) -> tuple[Time, PerImage]:
         mass, place = self.knots(schedule)
         moved, q = between(u.to(mass), mass, place)
-        return moved.to(u).clamp(max=1 - 2**-24), q.to(u)
+        return below_one(moved.to(u)), q.to(u)
 
 
 def between(u: Time, mass: Tensor, place: Tensor) -> tuple[Time, PerImage]:
@@ -120,7 +119,7 @@ class Importance(Binned):
         self.count.scatter_add_(0, bin, torch.ones_like(bin))
 
     def check(self, schedule: NoiseSchedule, density: Density) -> None:
-        if isinstance(schedule, Table) and schedule.steps != self.bins:
+        if schedule.steps not in (None, self.bins):
             raise UserError(
                 f"timesteps.proposal.steps={self.bins}, but the schedule has {schedule.steps} timesteps: "
                 f"use timesteps.proposal.steps={schedule.steps}"

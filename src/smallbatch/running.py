@@ -46,6 +46,13 @@ class Running(nn.Module):
         self.weight.mul_(keep).add_(rows)
 
 
+def interpolate(rows: Float[Tensor, "bins n"], place: Float[Tensor, " b"]) -> Float[Tensor, "b n"]:
+    """Straight lines between rows, `place` counted in rows from 0; beyond the ends the first and the last row."""
+    place = place.to(rows).clamp(0, len(rows) - 1)
+    below = place.floor().clamp(max=len(rows) - 2).long()
+    return torch.lerp(rows[below], rows[below + 1], (place - below)[:, None])
+
+
 def _beside(per_bin: Tensor, values: Tensor) -> Tensor:
     """(bins,) -> (bins, 1, ...), to multiply `values`."""
     return per_bin.view(-1, *[1] * (values.ndim - 1))

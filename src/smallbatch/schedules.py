@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from smallbatch.errors import UserError
@@ -47,6 +48,8 @@ class NoiseSchedule(nn.Module, ABC):
     eq. 3; -2 ln k on the logistic curve is t' = k t / (1 + (k - 1) t), Esser et al. 2024 (2403.03206), eq. 23.
     """
 
+    steps: int | None = None  # of a table; None: continuous
+
     def __init__(self, path: Path, shift: float = 0.0):
         super().__init__()
         self.path, self.shift = path, shift
@@ -72,6 +75,11 @@ class NoiseSchedule(nn.Module, ABC):
     def forward(self, t: Time) -> NoiseLevel:
         alpha, sigma = self.path(self.logsnr(t))
         return NoiseLevel(self.snap(t), alpha[:, None, None, None], sigma[:, None, None, None])
+
+
+def interval(t: Time, count: int) -> Int[Tensor, " b"]:
+    """Which of `count` even parts of time t lies in, from 0. Each owns its end; the margin absorbs rounding."""
+    return (t * count - 1e-3).ceil().long().clamp(1, count) - 1
 
 
 class Cosine(NoiseSchedule):

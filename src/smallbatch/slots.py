@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smallbatch import curves
-from smallbatch.curves import Curve, named, steps_of
+from smallbatch.curves import Curve, named
 from smallbatch.densities import Density, Uniform
 from smallbatch.errors import UserError
 from smallbatch.notation import Observed
@@ -83,9 +83,9 @@ class FixedSlots(Piecewise):
             )
         _refuse_more_slots_than_timesteps(self.slots, schedule)
         self.check_origin(schedule)
-        empty = (self.knots(schedule)[1].diff() * (steps_of(schedule) or 1e6) < 0.5).nonzero().flatten().tolist()
+        empty = (self.knots(schedule)[1].diff() * (schedule.steps or 1e6) < 0.5).nonzero().flatten().tolist()
         if empty:
-            here = named(type(schedule).__name__, steps_of(schedule))
+            here = named(type(schedule).__name__, schedule.steps)
             raise UserError(
                 f"timesteps: slot {empty[0] + 1} of {self.slots} would hold no time of {here}: take fewer slots, "
                 "more timesteps, or timesteps=slots timesteps.proposal.curve=null"
@@ -112,9 +112,9 @@ class CurveSlots(FixedSlots):
     def check_origin(self, schedule: NoiseSchedule) -> None:
         device = self.edges.device
         here = schedule.logsnr(self.curve.time.to(device)).cpu()
-        if steps_of(schedule) == self.curve.steps and torch.allclose(here, self.curve.logsnr, rtol=1e-3, atol=1e-2):
+        if schedule.steps == self.curve.steps and torch.allclose(here, self.curve.logsnr, rtol=1e-3, atol=1e-2):
             return
-        now, most = named(type(schedule).__name__, steps_of(schedule)), (here - self.curve.logsnr).abs().max()
+        now, most = named(type(schedule).__name__, schedule.steps), (here - self.curve.logsnr).abs().max()
         raise UserError(
             f"timesteps.proposal.curve was measured on {self.curve.origin}, and this schedule is {now}: their log-SNR "
             f"differ by up to {most:.3g}; give the loss_curve.csv of a run with this schedule"
@@ -138,8 +138,6 @@ def _even(slots: int, like: Tensor) -> Float[Tensor, " n"]:
 
 
 def _refuse_more_slots_than_timesteps(slots: int, schedule: NoiseSchedule) -> None:
-    steps = steps_of(schedule)
-    if steps is not None and slots > steps:
-        raise UserError(
-            f"timesteps.proposal.slots={slots}, but the schedule has {steps} timesteps: take {steps} or fewer"
-        )
+    most = schedule.steps
+    if most is not None and slots > most:
+        raise UserError(f"timesteps.proposal.{slots=}, but the schedule has {most} timesteps: take {most} or fewer")

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from smallbatch.errors import UserError
 from smallbatch.notation import NoiseLevel, Time
-from smallbatch.schedules import NoiseSchedule, Path
+from smallbatch.schedules import NoiseSchedule, Path, interval
 
 
 class Table(NoiseSchedule):
     """Every index owns an interval of length 1/T that ends at its own time. `table` is the curve, before the shift."""
 
     table: Tensor
+    steps: int
 
     @abstractmethod
     def __init__(self, path: Path, betas: Tensor, shift: float):
@@ -24,8 +25,7 @@ class Table(NoiseSchedule):
         self.register_buffer("table", signal.logit().float(), persistent=False)
 
     def index(self, t: Time) -> Tensor:
-        """The margin absorbs rounding."""
-        return (t * self.steps - 1e-3).ceil().long().clamp(1, self.steps) - 1
+        return interval(t, self.steps)
 
     def snap(self, t: Time) -> Time:
         return (self.index(t) + 1).to(t) / self.steps

@@ -10,7 +10,7 @@ from smallbatch.errors import UserError
 from smallbatch.notation import NoiseLevel, Observed, PerImage, PerTerm
 from smallbatch.predictions import Terms
 from smallbatch.randomness import generator
-from smallbatch.running import Running
+from smallbatch.running import Running, interpolate
 from smallbatch.weightings import Weighting
 
 
@@ -83,10 +83,8 @@ class UncertaintyBinned(Normalised):
         self.mean_error = Running(bins, halflife_images, torch.ones(bins), prior_rows)
 
     def u(self, logsnr: PerImage) -> PerImage:
-        log, place = self.mean_error.mean.log(), (logsnr - self.low) / self.width - 0.5  # 0 at the first bin's centre
-        place = place.to(log).clamp(0, self.mean_error.bins - 1)
-        left = place.long().clamp(0, self.mean_error.bins - 2)
-        return torch.lerp(log[left], log[left + 1], place - left)
+        place = (logsnr - self.low) / self.width - 0.5  # 0 at the first bin's centre
+        return interpolate(self.mean_error.mean.log()[:, None], place)[:, 0]
 
     def observe(self, observed: Observed) -> None:
         """Nothing has moved since the step: what it divided by is known, and the error under `base` with it."""

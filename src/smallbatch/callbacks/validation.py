@@ -1,38 +1,35 @@
 """Held-out errors of the averaged weights, as means and per log-SNR bin."""
 
 import lightning as L
-import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from smallbatch.callbacks.cadence import ImagesCallback
-from smallbatch.callbacks.ema import averaged
+from smallbatch.callbacks.held_out import sums_in_bins
 from smallbatch.callbacks.losses import CENTRES, bins
 from smallbatch.callbacks.record import Figure, record
 from smallbatch.errors import UserError
 from smallbatch.module import DiffusionModule
+from smallbatch.notation import Batch
 from smallbatch.validation import held_out_errors, points
 
 
 class Validation(ImagesCallback):
-    """Measures `count` fixed points, `chunk` at a time, spread over the ranks."""
+    """Measures `count` fixed points."""
 
-    def __init__(self, every_images: int | None, count: int = 1024, chunk: int = 256):
+    def __init__(self, every_images: int | None, count: int = 1024):
         super().__init__(every_images)
         if count < 1:
             raise UserError(f"validation.count={count} must be at least 1")
-        self.count, self.chunk = count, chunk
+        self.count = count
 
     def on_due(self, trainer: L.Trainer, module: DiffusionModule) -> None:
-        sums = torch.zeros(len(CENTRES), 4, dtype=torch.float64)  # x0, eps, v, points
-        logsnr, data = points(self.count), trainer.datamodule
-        module.eval()
-        with averaged(trainer, module), trainer.precision_plugin.forward_context():
-            for mine in torch.arange(trainer.global_rank, self.count, trainer.world_size).split(self.chunk):
-                batch = data.held_out(mine % len(data.held_out_store), module.device)
-                measured = held_out_errors(module.denoiser, batch, mine.tolist(), logsnr[mine]).double().cpu()
-                rows = torch.cat([measured, torch.ones(len(mine), 1, dtype=torch.float64)], dim=1)
-                sums.index_add_(0, bins(logsnr[mine]), rows)
-        module.train()
-        sums = trainer.strategy.reduce(sums.to(module.device), reduce_op="sum").cpu()
+        logsnr = points(self.count)
+
+        def errors(mine: Int[Tensor, " b"], batch: Batch) -> Float[Tensor, "b 3"]:
+            return held_out_errors(module.denoiser, batch, mine.tolist(), logsnr[mine])
+
+        sums = sums_in_bins(trainer, module, errors, 3, bins(logsnr), len(CENTRES))
         record(trainer, module, list(figures(sums.tolist())))
 
 

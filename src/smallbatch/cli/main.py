@@ -62,8 +62,7 @@ def dispatch(command: str, argv: list[str]) -> Any:
         nonlocal returned
         sys.argv = argv  # Lightning starts the other ranks with these words
         try:
-            if HydraConfig.get().mode == RunMode.MULTIRUN and config.get("devices", 1) != 1:
-                raise UserError("a sweep cannot yet give a job several devices; start the jobs one by one")
+            check_mode(config, HydraConfig.get())
             returned = COMMANDS[command](config)
         except Exception as error:  # raised below, where Hydra prints no words of its own; a sweep goes on
             failed.append(error)
@@ -77,6 +76,15 @@ def dispatch(command: str, argv: list[str]) -> Any:
     if failed:
         raise failed[0]
     return returned
+
+
+def check_mode(config: DictConfig, hydra: DictConfig) -> None:
+    """One run, or many?"""
+    many, sweep = hydra.mode == RunMode.MULTIRUN, hydra.runtime.choices.get("sweep")
+    if many and config.get("devices", 1) != 1:
+        raise UserError("a sweep cannot yet give a job several devices; start the jobs one by one")
+    if sweep and not many:
+        raise UserError(f"sweep={sweep} is many runs: add -m, `smallbatch train -m sweep={sweep}`")
 
 
 def conf_dir() -> Path:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from smallbatch.cli import runs
+from smallbatch.cli.building import from_config
 from smallbatch.data.edm_zip import write_zip
 from smallbatch.data.module import ImageData, Parts
 from smallbatch.data.packing import pack, refuse_too_large
@@ -17,7 +17,7 @@ NOT_BY = (*runs.HOW_READ, "batch", "seed", "flip")  # what the pixels do not dep
 
 def run(config: DictConfig) -> None:
     out = Path(config.out).expanduser().absolute()
-    data = instantiate(config.data, _convert_="all")
+    data = from_config(config.data, "data")
     try:
         with alone(out):
             (to_zip if out.suffix == ".zip" else to_store)(config, data, out)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from jaxtyping import Int
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from smallbatch import pictures
 from smallbatch.cli import runs
+from smallbatch.cli.building import from_config
 from smallbatch.data.images import to_pixels
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
@@ -35,7 +35,7 @@ def run(config: DictConfig) -> None:
     labels = choose(config.labels, config.n, denoiser.spec.classes, config.seed)
     if labels is None and config.guidance != 1:
         raise UserError(f"guidance={config.guidance} needs labels; without them use guidance=1")
-    sampler = instantiate(config.sampler, _convert_="all")
+    sampler = from_config(config.sampler, "sampler")
     write(out, draw(denoiser, sampler, labels, config.n, config.seed, config.batch), labels)
     print(f"{out}\n{out.with_suffix('.png')}")
 

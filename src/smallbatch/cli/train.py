@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,6 +17,7 @@ from smallbatch.callbacks.checkpoint import AtomicCheckpointIO
 from smallbatch.callbacks.ema import EMA
 from smallbatch.callbacks.record import MetricsFile, read
 from smallbatch.cli import disk, plan, runs
+from smallbatch.cli.building import from_config
 from smallbatch.cli.resume import Start, find_start, open_folder
 from smallbatch.data.module import ImageData
 from smallbatch.data.stream import micro_batch, whole_images
@@ -26,7 +26,6 @@ from smallbatch.errors import UserError
 from smallbatch.mixtures import HEADS
 from smallbatch.module import DiffusionModule
 from smallbatch.randomness import key
-from smallbatch.tables import Table
 
 Export = Callable[[L.Trainer, DiffusionModule], None]
 
@@ -34,7 +33,7 @@ Export = Callable[[L.Trainer, DiffusionModule], None]
 def run(config: DictConfig) -> Path | None:
     """The run folder; None after a dry run."""
     check(config)
-    objects = instantiate(config.run, _convert_="all")
+    objects = from_config(config.run)
     check_timesteps(objects)
     if config.dry_run:
         plan.show(plan.plan(config, objects), config.out)
@@ -105,9 +104,9 @@ def check_network(denoiser: Denoiser, data: ImageData) -> None:
         raise UserError(
             f"network.low_resolution={side}: this data set gives no small images to enlarge; set it to null"
         )
-    table, clock = denoiser.schedule, denoiser.clock
-    if isinstance(table, Table) and isinstance(clock, Steps) and clock.steps != table.steps:
-        raise UserError(f"clock.steps={clock.steps}, but schedule.steps={table.steps}: give both the same")
+    steps, clock = denoiser.schedule.steps, denoiser.clock
+    if isinstance(clock, Steps) and steps not in (None, clock.steps):
+        raise UserError(f"clock.steps={clock.steps}, but schedule.steps={steps}: give both the same")
     outputs, channels = denoiser.prediction.outputs, denoiser.spec.channels
     maps = plan.answer(denoiser).shape[1]
     if maps != outputs * channels:
