@@ -13,22 +13,19 @@ nothing else runs, less than 4 minutes for 28 of them. Where something does, tak
 
 import statistics
 import sys
-import time
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from learner import Learner
 from omegaconf import DictConfig
 
+from smallbatch.cli.building import from_config
 from smallbatch.cli.main import conf_dir
 from smallbatch.cli.train import build, check_timesteps
-from smallbatch.ema import trainable
 from smallbatch.errors import UserError
-from smallbatch.randomness import Step
 
 REFERENCE = {"timesteps": "uniform", "prediction": "v"}
 TARGET = {"timesteps": 1.03, "prediction": 1.05}  # what a step may cost of the reference's
@@ -36,49 +33,17 @@ OWN = {"only": "", "steps": "1", "rounds": "10", "threads": "1"}
 WARM_UP = 2  # steps
 
 
-class Learner:
-    """A module under the training step, half-way through its budget; warmed up when made."""
-
-    def __init__(self, config: DictConfig):
-        objects = instantiate(config.run, _convert_="all")
-        check_timesteps(objects)
-        cuda = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
-        self.device = torch.device("cuda" if cuda else "cpu")
-        self.module, data = build(config, objects).to(self.device), objects["data"]
-        self.module.progress, self.index = 0.5, 0
-        self.optimizer = self.module.configure_optimizers()
-        self.averages = list(objects["callbacks"]["ema"].averages.values())
-        self.parameters = trainable(self.module.denoiser.network)
-        self.batch = data.held_out(torch.arange(config.batch) % len(data.held_out_store), self.device)
-        self.autocast = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=config.precision == "bf16")
-        self.turn(WARM_UP)
-
-    def step(self) -> None:
-        module, rows = self.module, self.module.batch
-        now = Step(module.seed, self.index, self.index * rows, module.progress)
-        with self.autocast():
-            loss = module.objective(module.denoiser, *self.batch, now)
-        loss.value.backward()
-        module.on_before_optimizer_step(self.optimizer)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        module.objective.observe(loss.observed)
-        module.denoiser.prediction.observe(loss.observed)
-        self.index += 1
-        for average in self.averages:
-            average.update(self.parameters, self.index * rows, rows)
-
-    def turn(self, steps: int) -> float:
-        """Seconds a step."""
-        start = self._now()
-        for _ in range(steps):
-            self.step()
-        return (self._now() - start) / steps
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+def learner(config: DictConfig) -> Learner:
+    """Half-way through its budget; warmed up."""
+    objects = from_config(config.run)
+    check_timesteps(objects)
+    cuda = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+    module, data = build(config, objects).to("cuda" if cuda else "cpu"), objects["data"]
+    averages = list(objects["callbacks"]["ema"].averages.values())
+    batch = data.held_out(torch.arange(config.batch) % len(data.held_out_store), next(module.parameters()).device)
+    made = Learner(module, averages, batch, bf16=config.precision == "bf16", progress=0.5)
+    made.turn(WARM_UP)
+    return made
 
 
 class Cost(NamedTuple):
@@ -98,10 +63,10 @@ def compare(value: Learner, reference: Learner, steps: int, rounds: int) -> Cost
     return Cost(*statistics.quantiles(ratios, n=4))
 
 
-def learner(words: list[str]) -> Learner | str:
+def attempt(words: list[str]) -> Learner | str:
     """Or why there is none."""
     try:
-        return Learner(compose("train", words))
+        return learner(compose("train", words))
     except UserError as error:
         return str(error)
     except InstantiationException as error:
@@ -117,13 +82,13 @@ def values(group: str, only: list[str]) -> list[str]:
 
 
 def table(group: str, names: list[str], words: list[str], steps: int, rounds: int) -> Iterator[str]:
-    reference = learner([*words, f"{group}={REFERENCE[group]}"])
+    reference = attempt([*words, f"{group}={REFERENCE[group]}"])
     if isinstance(reference, str):
         raise UserError(reference)
     step = statistics.median(reference.turn(steps) for _ in range(3))
     yield f"{group + '=' + REFERENCE[group]:36} {1000 * step:.0f} ms a step; the target is {TARGET[group]} times that"
     for name in names:
-        value = learner([*words, f"{group}={name}"])
+        value = attempt([*words, f"{group}={name}"])
         if isinstance(value, str):
             yield f"{group + '=' + name:36}    -   {value}"
             continue

@@ -15,7 +15,6 @@ to ours, and put through the same step, eagerly: in fp32, and where ours is bf16
 import re
 import statistics
 import sys
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from learner import Learner
 from omegaconf import DictConfig, OmegaConf
 from peers import PEERS
 
@@ -33,61 +33,35 @@ from smallbatch.callbacks.speed import peak_flops
 from smallbatch.cli import plan
 from smallbatch.cli.main import conf_dir
 from smallbatch.denoiser import Denoiser
-from smallbatch.ema import trainable
 from smallbatch.errors import UserError
 from smallbatch.notation import Batch, Condition, ImageSpec
-from smallbatch.randomness import Step
 
 CLASSES = 1000
 WARM_UP = 3  # steps
 Build = Callable[..., Denoiser]
 
 
-class Contender:
+class Contender(Learner):
     """A network, its optimizer and its averages under the training step; warmed up when made."""
 
     def __init__(self, name: str, config: DictConfig, denoiser: Denoiser, batch: Batch, autocast: bool = False):
-        self.name, self.batch, self.device = name, batch, batch.x0.device
-        before = torch.cuda.memory_allocated(self.device) if batch.x0.is_cuda else 0
-        self.module = instantiate(config.run.module, _convert_="all")(denoiser=denoiser.to(self.device))
-        self.optimizer, self.index = self.module.configure_optimizers(), 0
-        self.averages = list(instantiate(config.ema, _convert_="all").averages.values())
-        self.parameters = trainable(denoiser.network)
-        self.autocast = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=autocast)
+        device = batch.x0.device
+        before = torch.cuda.memory_allocated(device) if batch.x0.is_cuda else 0
+        module = instantiate(config.run.module, _convert_="all")(denoiser=denoiser.to(device))
+        averages = list(instantiate(config.ema, _convert_="all").averages.values())
+        super().__init__(module, averages, batch, autocast, progress=0.0)
         self.turn(WARM_UP)
+        self.name = name
         self.rates: list[float] = []  # images/s of every turn
         self.peak: int | None = None  # bytes, less what the contenders before hold
         if batch.x0.is_cuda:
-            torch.cuda.reset_peak_memory_stats(self.device)
+            torch.cuda.reset_peak_memory_stats(device)
             self.turn(1)
-            self.peak = torch.cuda.max_memory_allocated(self.device) - before
+            self.peak = torch.cuda.max_memory_allocated(device) - before
 
-    def step(self) -> None:
-        rows = len(self.batch.x0)
-        now = Step(self.module.seed, self.index, self.index * rows, progress=0.0)
-        with self.autocast():
-            loss = self.module.objective(self.module.denoiser, *self.batch, now)
-        loss.value.backward()
-        self.module.on_before_optimizer_step(self.optimizer)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.module.objective.observe(loss.observed)
-        self.module.denoiser.prediction.observe(loss.observed)
-        self.index += 1
-        for average in self.averages:
-            average.update(self.parameters, self.index * rows, rows)
-
-    def turn(self, steps: int) -> float:
+    def rate(self, steps: int) -> float:
         """Images/s."""
-        start = self._now()
-        for _ in range(steps):
-            self.step()
-        return steps * len(self.batch.x0) / (self._now() - start)
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return len(self.batch.x0) / self.turn(steps)
 
 
 class Words(NamedTuple):
@@ -186,7 +160,7 @@ def main(words: list[str]) -> None:
     them = theirs(config, build, batch, own.peers)
     for _ in range(own.rounds):
         for contender in (*us, *them):
-            contender.rates.append(contender.turn(own.steps))
+            contender.rates.append(contender.rate(own.steps))
     print(*(row(contender, flops) for contender in (*us, *them)), sep="\n")
     print(*(ratio(asked, other) for other in (eager, *them)), sep="\n")
     print(*(ratio(eager, other) for other in them if "fp32" in other.name), sep="\n")

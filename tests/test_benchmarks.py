@@ -44,7 +44,8 @@ def test_the_step_benchmark_compares_ours_and_a_peer(capsys, monkeypatch, tmp_pa
     assert out.startswith("3x8x8, batch 2") and out.count("ratio") == 3 and " 84 parameters" in out
 
 
-def test_the_overhead_benchmark_measures_what_is_asked_and_names_what_cannot_be(capsys):
+def test_the_overhead_benchmark_measures_what_is_asked_and_names_what_cannot_be(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
     tiny = [word for word in TINY if word.startswith(("trainer", "batch", "data", "network"))]
     own = ["steps=1", "rounds=2", f"threads={torch.get_num_threads()}"]
     benchmark = runpy.run_path(str(BENCHMARKS / "overhead.py"))
