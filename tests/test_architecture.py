@@ -38,6 +38,7 @@ MAY = {  # the package's own modules that each file of the mathematics may name
     "churn": BASE | {"schedules", "solvers"},
     "wrappers": BASE | {"denoiser"},
     "sampler": BASE | {"churn", "denoiser", "schedules", "solvers", "tables", "wrappers"},
+    "generation": BASE | {"denoiser", "randomness", "sampler"},
     "oracle": BASE,
     "validation": BASE | {"denoiser", "randomness"},
     "networks": BASE | {"networks"},

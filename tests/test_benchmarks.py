@@ -9,6 +9,7 @@ import torch
 
 from smallbatch.errors import UserError
 from tests.cli import TINY
+from tests.metrics import random_inception
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = ["network=unet", "network.width=8", "network.multipliers=[1,2]", "network.attention_at=[4]", "data.size=8"]
@@ -55,6 +56,17 @@ def test_the_overhead_benchmark_measures_what_is_asked_and_names_what_cannot_be(
     assert "needs a table" in out and out.count("\n") == 5
     with pytest.raises(UserError, match="only=timesteps/windw"):
         benchmark["main"]([*own, *tiny, "only=timesteps/windw"])
+
+
+def test_the_evaluation_benchmark_holds_ours_against_both_libraries(capsys, tmp_path):
+    random_inception.write(tmp_path / "weights.pth")
+    benchmark = runpy.run_path(str(BENCHMARKS / "evaluate.py"))
+    threads = f"threads={torch.get_num_threads()}"
+    benchmark["main"]([f"weights={tmp_path / 'weights.pth'}", "n=4", "batch=4", "rounds=1", "most=2100", threads])
+    out = capsys.readouterr().out
+    values = [float(line.split()[1]) for line in out.splitlines() if "ratio" in line]
+    assert len(values) == 3 and values == pytest.approx([values[0]] * 3, rel=1e-4)
+    assert out.count("peak memory") == 2
 
 
 def test_the_data_benchmark_measures_every_part(capsys, monkeypatch):

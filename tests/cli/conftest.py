@@ -10,6 +10,8 @@ from smallbatch.cli.main import main
 @pytest.fixture
 def smallbatch(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    # Hydra composes every configuration twice, first to see whether it says hydra.mode, which none of ours does
+    monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda self, config_name, overrides: None)
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["smallbatch", *map(str, words)])

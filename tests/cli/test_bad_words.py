@@ -13,7 +13,7 @@ from tests.cli import TINY
 @pytest.mark.parametrize(
     "words, line",
     [
-        ("trian", "the commands are prepare, train, sample, report, quickstart"),
+        ("trian", "the commands are prepare, train, sample, evaluate, reference, report, quickstart"),
         ("train bacth=3", "there is no setting bacth; nearest: batch"),
         ("train budget.imagess=3", "there is no setting budget.imagess; nearest: budget.images"),
         ("train network=unet_cifr", "network=unet_cifr is not known; nearest: unet_cifar"),

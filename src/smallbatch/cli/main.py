@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from smallbatch.cli import prepare, quickstart, report, sample, train
+from smallbatch.cli import evaluate, prepare, quickstart, reference, report, sample, train
 from smallbatch.cli.hints import explain
 from smallbatch.errors import UserError
 
@@ -26,12 +26,21 @@ HELP = """smallbatch - train image diffusion models well on little compute
   smallbatch train experiment=digits dry_run=true         what it would cost, without training
   smallbatch train -m prediction=eps,x0,v timesteps=uniform,stratified seed=0,1,2      a sweep
   smallbatch sample run=runs/digits/ID n=100 guidance=1.5 out=samples.npz
+  smallbatch evaluate run=runs/digits/ID n=1000           scores of its samples, beside what real images would score
+  smallbatch reference data=cifar10 extractor=inception out=FILE.npz       measure a data set once
   smallbatch report runs=runs/NAME baseline=v                      a sweep as a table, paired over seeds
 
 Every command explains its own settings: smallbatch train --help, smallbatch sample --help
 """
 
-COMMANDS = {"prepare": prepare.run, "train": train.run, "sample": sample.run, "report": report.run}
+COMMANDS = {
+    "prepare": prepare.run,
+    "train": train.run,
+    "sample": sample.run,
+    "evaluate": evaluate.run,
+    "reference": reference.run,
+    "report": report.run,
+}
 
 
 def main() -> None:

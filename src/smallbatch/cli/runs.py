@@ -21,7 +21,19 @@ from smallbatch.posthoc import blend, load_snapshots, reconstruct
 
 # What a run's result does not depend on: where it goes, what is watched, on how many devices; `run` repeats the rest.
 ELSEWHERE = ("run", "root", "name", "logger", "log", "checkpoint", "samples", "validation", "curve", "callbacks")
-ELSEWHERE += ("trainer", "devices", "resume", "dry_run", "out", "sampler", "check_finite_every_steps", "precisions")
+ELSEWHERE += (
+    "metrics",
+    "extractor",
+    "cache",
+    "trainer",
+    "devices",
+    "resume",
+    "dry_run",
+    "out",
+    "sampler",
+    "check_finite_every_steps",
+    "precisions",
+)
 
 HOW_READ = ("path", "memory_gib", "workers")  # of the data: whence and how, not what
 

@@ -1,7 +1,9 @@
 """`smallbatch sample`: images from a run folder, in guided-diffusion's file format, with a picture beside it."""
 
 import hashlib
+import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +19,16 @@ from smallbatch.data.images import to_pixels
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.files import replacing
-from smallbatch.notation import Condition, Pixels
-from smallbatch.randomness import SampleNoise, generator
+from smallbatch.generation import generate
+from smallbatch.notation import Pixels
+from smallbatch.randomness import generator
 from smallbatch.sampler import Sampler
+
+
+class Drawing(NamedTuple):
+    denoiser: Denoiser
+    sampler: Sampler
+    labels: Int[Tensor, " n"] | None
 
 
 def run(config: DictConfig) -> None:
@@ -27,7 +36,16 @@ def run(config: DictConfig) -> None:
     out = Path(config.out or Path(config.run) / "samples" / f"{describe(config)}.npz")
     if out.suffix != ".npz":
         raise UserError(f"out={out} must end in .npz")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    drawing = drawing_of(config, "cuda" if torch.cuda.is_available() else "cpu")
+    images = generate(*drawing, torch.arange(config.n), config.seed, config.batch)
+    steps = math.ceil(config.n / config.batch)
+    parts = [to_pixels(some).cpu() for _, some in track(images, description="sample", total=steps)]
+    write(out, torch.cat(parts), drawing.labels)
+    print(f"{out}\n{out.with_suffix('.png')}")
+
+
+def drawing_of(config: DictConfig, device: torch.device | str) -> Drawing:
+    """What draws the images of a run: its averaged weights, the sampler, and the class of every image."""
     denoiser = runs.load(config.run, device)
     if config.ema_width is not None:
         misfit = runs.reaverage(denoiser, config.run, config.ema_width)
@@ -35,9 +53,7 @@ def run(config: DictConfig) -> None:
     labels = choose(config.labels, config.n, denoiser.spec.classes, config.seed)
     if labels is None and config.guidance != 1:
         raise UserError(f"guidance={config.guidance} needs labels; without them use guidance=1")
-    sampler = from_config(config.sampler, "sampler")
-    write(out, draw(denoiser, sampler, labels, config.n, config.seed, config.batch), labels)
-    print(f"{out}\n{out.with_suffix('.png')}")
+    return Drawing(denoiser, from_config(config.sampler, "sampler"), labels)
 
 
 def check(config: DictConfig) -> None:
@@ -71,20 +87,6 @@ def choose(labels: str | int, n: int, classes: int, seed: int) -> Int[Tensor, " 
     if str(labels).isdigit() and int(labels) < classes:
         return torch.full((n,), int(labels))
     raise UserError(f"{labels=}: give balanced, random, none, or a class from 0 to {classes - 1}")
-
-
-def draw(
-    denoiser: Denoiser, sampler: Sampler, labels: Int[Tensor, " n"] | None, n: int, seed: int, batch: int
-) -> Pixels:
-    """Images 0..n-1 of this seed; each depends on its own number alone."""
-    spec = denoiser.spec
-    device = next(denoiser.parameters()).device
-    parts = []
-    for rows in track(torch.arange(n).split(batch), description="sample"):
-        noise = SampleNoise(seed, rows.tolist(), (spec.channels, spec.size, spec.size), device)
-        condition = Condition(None if labels is None else labels[rows].to(device))
-        parts.append(to_pixels(sampler(denoiser, noise, condition)).cpu())
-    return torch.cat(parts)
 
 
 def write(out: Path, images: Pixels, labels: Int[Tensor, " n"] | None) -> None:

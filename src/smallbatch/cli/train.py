@@ -94,6 +94,7 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     if config.compile:
         network.compile()
     module.configure_optimizers()  # refuses what cannot be before the folder is made
+    objects["callbacks"]["metrics"].prepare(objects["data"])
     return module
 
 

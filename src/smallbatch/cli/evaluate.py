@@ -1,0 +1,119 @@
+"""`smallbatch evaluate`: scores of a run's samples, or of anyone's, with what one must know to read them."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from smallbatch import pictures
+from smallbatch.cli import sample
+from smallbatch.cli.building import from_config
+from smallbatch.data.module import ImageData
+from smallbatch.data.store import Store
+from smallbatch.errors import UserError
+from smallbatch.files import replacing
+from smallbatch.generation import generate
+from smallbatch.metrics import ranks
+from smallbatch.metrics.evaluation import Evaluation, Judged, Samples, Score, real, share
+from smallbatch.metrics.files import open_images
+from smallbatch.metrics.rows import spread
+from smallbatch.metrics.validity import Seen
+from smallbatch.notation import ImageSpec
+
+
+def run(config: DictConfig) -> None:
+    check(config)
+    evaluation: Evaluation = from_config(config.evaluation)
+    fabric = Fabric(accelerator="auto", devices=config.devices, strategy="auto" if config.devices == 1 else "ddp")
+    fabric.launch()
+    data = data_of(config)
+    samples, spec = drawn(config, fabric.device) if config.samples is None else given(config)
+    evaluation.prepare(data, spec, fabric.device)
+    judged = evaluation(samples)
+    if ranks.rank() == 0:
+        show(judged.scores)
+        if out := path_of(config, evaluation.extractor.name):
+            save(out, judged)
+
+
+def check(config: DictConfig) -> None:
+    if config.run is None and config.samples is None:
+        raise UserError("give what to judge: run=FOLDER that `smallbatch train` made, or samples=FILE.npz or a folder")
+    if not isinstance(config.devices, int) or config.devices < 1:
+        raise UserError(f"devices={config.devices} must be a whole number, at least 1")
+    if config.out is not None and not str(config.out).endswith(".json"):
+        raise UserError(f"out={config.out} must end in .json")
+    if config.samples is None:
+        sample.check(config)
+
+
+def data_of(config: DictConfig) -> ImageData | None:
+    """What data= names, else what a run was trained on, else None."""
+    if "data" in config:
+        return from_config(config.data, "data")
+    if config.run is None:
+        return None
+    path = Path(config.run) / "config.yaml"
+    if not path.exists():
+        raise UserError(f"run={config.run} holds no config.yaml, which names its data: give data=...")
+    return from_config(OmegaConf.load(path).data, "data")
+
+
+def drawn(config: DictConfig, device: torch.device) -> tuple[Samples, ImageSpec]:
+    """This rank's share of a run's samples, not yet drawn."""
+    drawing = sample.drawing_of(config, device)
+    spec, mine = drawing.denoiser.spec, share(config.n)
+    seen, labels = Seen(spec.channels), drawing.labels
+    images = seen.quantise(generate(*drawing, mine, config.seed, config.batch))
+    return Samples(config.n, progress(images, math.ceil(len(mine) / config.batch)), seen, labels), spec
+
+
+def given(config: DictConfig) -> tuple[Samples, ImageSpec]:
+    source, spec, marks = open_images(config.samples, "samples")
+    n = config.n or len(source)
+    if n > len(source):
+        raise UserError(f"n={n}, but samples={config.samples} holds {len(source)} images: n=null takes them all")
+    labels = source.labels if isinstance(source, Store) else None
+    labels = None if labels is None else labels[spread(n, len(source))]
+    return Samples(n, real(source, n, config.batch), Seen(spec.channels), labels, marks), spec
+
+
+def progress(images: Iterator[Any], steps: int) -> Iterator[Any]:
+    return track(images, "samples", steps, console=Console(stderr=True), disable=ranks.rank() > 0)
+
+
+def path_of(config: DictConfig, extractor: str) -> Path | None:
+    """Where the scores go: a run keeps those of its own samples."""
+    if config.out is not None or config.samples is not None:
+        return config.out and Path(config.out)
+    return Path(config.run) / "metrics" / f"{extractor}_{sample.describe(config)}.json"
+
+
+def show(scores: list[Score]) -> None:
+    table = Table("score", "value", "", "what to know")
+    for column in table.columns[:3]:
+        column.no_wrap = True
+    for score in scores:
+        spread = f"± {score.error:.2g}" if score.error is not None else ""
+        spread = f"{score.low:.4g} .. {score.high:.4g}" if score.low is not None else spread
+        table.add_row(score.name, f"{score.value:.4g}", spread, "; ".join(score.marks))
+    Console(soft_wrap=True).print(table)
+
+
+def save(out: Path, judged: Judged) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as partial:
+        partial.write_text(json.dumps({"metrics": [score.record for score in judged.scores]}, indent=1) + "\n")
+    print(out)
+    if judged.pairs is not None:
+        picture = out.with_name(f"{out.stem}_nearest.png")
+        pictures.save(pictures.grid(judged.pairs, len(judged.pairs) // 2), picture)
+        print(f"{picture}: samples, and under each the nearest training image")

@@ -1,0 +1,1 @@
+"""Scores of samples: features, reference statistics, distances, and what they do not say."""
