@@ -53,7 +53,10 @@ def test_scores_while_training_are_those_measured_after_it(run, smallbatch):
     smallbatch("evaluate", f"run={run}", "n=40", "steps=2", "extractor.images=320", "out=after.json")
     for name, score in scores("after.json").items():
         assert score["value"] == pytest.approx(recorded[f"metrics/{name}"], rel=1e-4), name
-    assert len(list(run.glob("samples/*_nearest.png"))) == 1 and Path("after_nearest.png").exists()
+    beside = scores(run / "metrics/000000320.json")["fd_classifier@40"]
+    assert beside == scores("after.json")["fd_classifier@40"] | {"value": beside["value"]}
+    assert "n=40 is no more than the 64 features" in beside["marks"][0] and "Digits train n=1527" in beside["reference"]
+    assert (run / "metrics/000000320_nearest.png").exists() and Path("after_nearest.png").exists()
     kept = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert not [key for key in kept["state_dict"] if "classifier" in key or "metrics" in key]
     assert not [key for key in kept["callbacks"] if "Metrics" in key]
@@ -79,6 +82,24 @@ def test_batches_processes_and_files_give_the_same_score(run, smallbatch):
         assert other.keys() | {"clipped@40"} == seven.keys()
         for name, score in other.items():
             assert score["value"] == pytest.approx(seven[name]["value"], rel=2e-4, abs=1e-6), name
+
+
+def test_two_processes_that_train_score_as_one(run, tmp_path):
+    words = ["train", *TINY, *QUICK, "trainer=ddp", "devices=2", f"root={tmp_path / 'two'}"]
+    subprocess.run([Path(sys.executable).with_name("smallbatch"), *words], check=True, capture_output=True, timeout=240)
+    (two,) = (tmp_path / "two").glob("digits/*")
+    one, two = (scores(folder / "metrics/000000320.json") for folder in (run, two))
+    assert one.keys() == two.keys()
+    for name in ("fd_classifier@40", "fd_classifier_floor@40", "colour_spread@40"):
+        assert two[name]["value"] == pytest.approx(one[name]["value"], rel=0.02), name
+
+
+def test_images_without_labels_are_held_against_others_once_it_has_features(smallbatch, refused, tmp_path):
+    Path("photos").mkdir()
+    for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)):
+        Image.fromarray(image).save(f"photos/{i}.png")
+    words = [*TINY, "data=images", "data.path=photos", *QUICK, "name=digits"]
+    assert "needs 2 classes or more" in refused("train", *words)
 
 
 def test_scores_in_inceptions_features_are_torch_fidelitys(smallbatch, tmp_path):
@@ -119,9 +140,15 @@ def test_scores_in_inceptions_features_are_torch_fidelitys(smallbatch, tmp_path)
         ("samples=nowhere.npz", "samples=nowhere.npz does not exist"),
         ("samples=s.npz n=20", "n=20, but samples=s.npz holds 12 images"),
         ("samples=s.npz n=null", "extractor=classifier learns from a data set: give data="),
-        ("samples=s.npz n=null data=digits data.size=16", "16x16"),
+        ("samples=s.npz n=null data=digits data.size=16 extractor.images=32", "16x16"),
         ("samples=s.npz n=null extractor=inception reference=s.npz", "extractor=classifier needs no download"),
         ("samples=s.npz n=null out=scores.txt", "out=scores.txt must end in .json"),
+        ("samples=s.npz batch=0", "batch=0 must be a whole number, at least 1"),
+        ("samples=s.npz metrics.scores=frechet", "must be a list, each entry text"),
+        (
+            "samples=s.npz n=null data=digits data.size=8 metrics.extrapolate=true",
+            "n=12 is too small for metrics.e",
+        ),
         ("samples=s.npz devices=0", "devices=0 must be a whole number"),
         ("samples=s.npz metrics=fidd", "nearest: fid"),
         ("samples=empty n=null", "samples=empty holds no images"),
@@ -147,5 +174,5 @@ def test_a_mistake_is_named_with_its_fix(words, line, refused, tmp_path, monkeyp
 def test_training_that_could_not_be_scored_does_not_start(refused, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     assert "put https://" in refused("train", *TINY, "metrics=fid", "metrics.n=40")
-    assert not list(Path("runs").glob("*/*/metrics.jsonl"))
+    assert not list(Path("runs").glob("*/*/checkpoints/*"))
     assert "metrics.n=null" in refused("train", *TINY, "metrics=quick", "metrics.n=null")

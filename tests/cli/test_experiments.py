@@ -21,7 +21,7 @@ PUBLISHED = {
 EXPERIMENTS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml"))
 # for 16 pixels on a CPU, in seconds
 SMALL = ["trainer=cpu", "batch=4", "budget.images=8", "network.width=32", "network.blocks=1", "data_std=0.5"]
-SMALL += ["validation.count=4", "samples.rows=1", "sampler.steps=2", "network.multipliers=[1,1]"]
+SMALL += ["curve.points=4", "validation.count=4", "samples.rows=1", "sampler.steps=2", "network.multipliers=[1,1]"]
 SMALL += ["network.attention_at=[]", "network.head_width=null", "network.heads=4"]
 
 

@@ -1,5 +1,7 @@
 """Scores of streams of images, and what is said beside them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,12 @@ from tests.metrics.features_by_hand import ByHand, by_hand
 
 from smallbatch.data.digits import Digits
 from smallbatch.data.images import to_float
+from smallbatch.data.store import Store
 from smallbatch.errors import UserError
 from smallbatch.metrics.evaluation import Evaluation, Samples, chance, real
 from smallbatch.metrics.frechet import frechet
 from smallbatch.metrics.moments import moments
+from smallbatch.metrics.reference import of_source, save
 from smallbatch.metrics.validity import Seen, nearest
 
 CPU = torch.device("cpu")
@@ -29,7 +33,7 @@ def evaluation(tmp_path, reference=None, **settings):
     settings = {"scores": ["frechet"], "n": 40, "floor": False, "extrapolate": False} | settings
     made = Evaluation(**settings, extractor=ByHand(), cache=str(tmp_path), reference=reference)
     data = Digits(batch=8, seed=0, size=8, flip=False)
-    made.prepare(data, data.spec, CPU)
+    made.prepare(data, data.spec, made.n, CPU)
     return made
 
 
@@ -92,7 +96,26 @@ def test_a_floor_from_fewer_images_says_so(tmp_path):
     alone = frechet(moments(by_hand(made.data.held_out_store.pixels).double()), made.reference.moments)
     n = made.reference.moments.n
     assert floor.value == pytest.approx(alone * (1 / 1000 + 1 / n) / (1 / m + 1 / n), rel=1e-4)
-    assert f"expected from {m} held-out images" in floor.marks[0]
+    assert f"expected from {m} images of the part held_out" in floor.marks[0]
+
+
+def test_a_reference_of_held_out_images_has_its_floor_from_the_others(tmp_path):
+    made = evaluation(tmp_path, n=200, floor=True)
+    data = made.data
+    stamp = replace(made.reference.stamp, split="held_out")
+    held_out = of_source(data.held_out_store, replace(stamp, n=len(data.held_out_store), kept=0), ByHand(), CPU, 64)
+    save(held_out, tmp_path / "held_out.npz")
+    other = evaluation(tmp_path, str(tmp_path / "held_out.npz"), n=200, floor=True)
+    assert by_name(other, pixels(200))["fd_by_hand_floor@200"].value > 0.01
+    assert "Digits held_out n=270" in by_name(other, pixels(200))["fd_by_hand@200"].reference
+
+
+def test_without_enough_real_images_there_is_a_mark_and_no_floor(tmp_path):
+    made = evaluation(tmp_path, floor=True)
+    made.data.__dict__["held_out_store"] = Store(made.data.held_out_store.pixels[:1], None)
+    scores = by_name(made, pixels(40))
+    assert "fd_by_hand_floor@40" not in scores
+    assert "no floor: of the part held_out there is only n=1" in scores["fd_by_hand@40"].marks
 
 
 def test_too_few_images_for_a_covariance_are_marked(tmp_path):
@@ -104,7 +127,7 @@ def test_copies_of_training_images_are_found(tmp_path):
     made = evaluation(tmp_path)
     found = judged(made, made.data.train_store.pixels[100:140])
     ratio = found.scores[-1]
-    assert ratio.name == "nearest@20" and ratio.value == 0
+    assert ratio.name == "nearest@20" and ratio.value == 0 and "least 0" in ratio.marks
     assert torch.equal(found.pairs[:20], found.pairs[20:])
     held_out = judged(made, made.data.held_out_store.pixels[:40]).scores[-1]
     assert 0.7 < held_out.value < 1.4
@@ -114,9 +137,12 @@ def test_the_nearest_of_a_source_is_found_through_all_chunks():
     source = Digits(batch=8, seed=0, size=8, flip=False).train_store
     wanted = source.pixels[[3, 900, 1400]].clone()
     wanted[:, 0, 0, 0] += 8
-    found = nearest(wanted, source, chunk=100)
+    found = nearest(wanted, source, mirrored=False, values=100 * 64)
     assert torch.equal(found.pixels, source.pixels[[3, 900, 1400]])
     torch.testing.assert_close(found.distance, torch.full((3,), 1.0))
+    turned = wanted.flip(3)
+    assert torch.equal(nearest(turned, source, mirrored=True).pixels, source.pixels[[3, 900, 1400]].flip(3))
+    assert (nearest(turned, source, mirrored=False).distance > 10).all()
 
 
 def test_drifting_colours_are_named(tmp_path):
@@ -154,7 +180,9 @@ def test_what_a_reference_cannot_be_asked_is_refused(tmp_path):
     with pytest.raises(UserError, match="fid is not known: use frechet"):
         evaluation(tmp_path, scores=["fid"])
     with pytest.raises(UserError, match="needs classes, and by_hand has none"):
-        judged(evaluation(tmp_path, scores=["inception_score"]), pixels(40))
+        evaluation(tmp_path, scores=["inception_score"])
+    with pytest.raises(UserError, match=r"n=12 is too small for metrics.extrapolate=true: it needs at least 20 images"):
+        evaluation(tmp_path, n=12, extrapolate=True)
     made = Evaluation(["frechet"], 10, False, False, ByHand(), str(tmp_path))
     with pytest.raises(UserError, match="reference must be given"):
-        made.prepare(None, Digits(batch=8, seed=0, size=8, flip=False).spec, CPU)
+        made.prepare(None, Digits(batch=8, seed=0, size=8, flip=False).spec, 10, CPU)

@@ -6,14 +6,14 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from smallbatch import pictures
 from smallbatch.callbacks.cadence import ImagesCallback
 from smallbatch.callbacks.ema import averaged
 from smallbatch.callbacks.record import Figure, record
 from smallbatch.data.module import ImageData
 from smallbatch.errors import UserError
 from smallbatch.generation import generate
-from smallbatch.metrics.evaluation import Evaluation, Judged, Samples, share
+from smallbatch.metrics.evaluation import Evaluation, NotFinite, Samples, share
+from smallbatch.metrics.judged import Judged, write
 from smallbatch.metrics.validity import Seen
 from smallbatch.module import DiffusionModule
 from smallbatch.sampler import Sampler
@@ -21,6 +21,8 @@ from smallbatch.sampler import Sampler
 
 class Metrics(ImagesCallback):
     """The same noise and the same classes in turn, every time. Without scores it does nothing.
+
+    Figures go to the record; all that must be known of them to metrics/IMAGES.json.
 
     What it holds is no part of the module: no checkpoint and no average knows of it.
     """
@@ -31,6 +33,8 @@ class Metrics(ImagesCallback):
         super().__init__(every_images)
         if evaluation.scores and evaluation.n is None:
             raise UserError("metrics.n=null: say how many images to draw")
+        if batch < 1:
+            raise UserError(f"metrics.batch={batch} must be at least 1")
         self.evaluation, self.sampler, self.seed, self.batch = evaluation, sampler, seed, batch
 
     def due(self, module: DiffusionModule) -> bool:
@@ -39,23 +43,24 @@ class Metrics(ImagesCallback):
     def prepare(self, data: ImageData) -> None:
         """Refuses what could not be scored, and measures the real images, before training starts."""
         if self.evaluation.scores:
-            self.evaluation.prepare(data, data.spec, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            self.evaluation.prepare(data, data.spec, self.evaluation.n, device)
 
     def on_due(self, trainer: L.Trainer, module: DiffusionModule) -> None:
         spec, n = module.denoiser.spec, self.evaluation.n
         labels = torch.arange(n) % spec.classes if spec.classes else None
         seen, self.evaluation.device = Seen(spec.channels), module.device
         module.eval()
-        with averaged(trainer, module), trainer.precision_plugin.forward_context():
+        with averaged(trainer, module):  # in float32, whatever training is in: as `smallbatch evaluate` draws them
             images = generate(module.denoiser, self.sampler, labels, share(n), self.seed, self.batch)
             try:
                 judged = self.evaluation(Samples(n, seen.quantise(images), seen, labels))
-            except UserError as error:  # on all ranks alike; the next samples may be sound
+            except NotFinite as error:  # the next samples may be sound
                 rank_zero_warn(f"at {module.images} images: {error}")
                 judged = Judged([], None)
         module.train()
         record(trainer, module, [Figure(f"metrics/{score.name}", score.value, score.n) for score in judged.scores])
-        if trainer.is_global_zero and judged.pairs is not None:
-            folder = Path(trainer.default_root_dir) / "samples"
-            picture = pictures.grid(judged.pairs, len(judged.pairs) // 2)
-            pictures.save(picture, folder / f"{module.images:09d}_nearest.png")
+        if trainer.is_global_zero and judged.scores:
+            asked = {"images": module.images, "seed": self.seed, "steps": self.sampler.steps}
+            asked |= {"guidance": self.sampler.guidance}
+            write(judged, Path(trainer.default_root_dir) / "metrics" / f"{module.images:09d}.json", asked)

@@ -1,5 +1,6 @@
 """`smallbatch evaluate`: scores of a run's samples, or of anyone's, with what one must know to read them."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -8,22 +9,23 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from smallbatch import pictures
-from smallbatch.cli import sample
+from smallbatch.cli import runs, sample
 from smallbatch.cli.building import from_config
 from smallbatch.data.module import ImageData
 from smallbatch.data.store import Store
 from smallbatch.errors import UserError
-from smallbatch.files import replacing
 from smallbatch.generation import generate
 from smallbatch.metrics import ranks
-from smallbatch.metrics.evaluation import Evaluation, Judged, Samples, Score, real, share
+from smallbatch.metrics.evaluation import Evaluation, Samples, real, share
 from smallbatch.metrics.files import open_images
+from smallbatch.metrics.judged import Score, write
+from smallbatch.metrics.reference import fingerprints
 from smallbatch.metrics.rows import spread
 from smallbatch.metrics.validity import Seen
 from smallbatch.notation import ImageSpec
@@ -32,23 +34,32 @@ from smallbatch.notation import ImageSpec
 def run(config: DictConfig) -> None:
     check(config)
     evaluation: Evaluation = from_config(config.evaluation)
-    fabric = Fabric(accelerator="auto", devices=config.devices, strategy="auto" if config.devices == 1 else "ddp")
-    fabric.launch()
     data = data_of(config)
-    samples, spec = drawn(config, fabric.device) if config.samples is None else given(config)
-    evaluation.prepare(data, spec, fabric.device)
+    fabric = launched(config.devices)
+    samples, spec = drawn(config, data, fabric.device) if config.samples is None else given(config)
+    evaluation.prepare(data, spec, samples.n, fabric.device)
     judged = evaluation(samples)
     if ranks.rank() == 0:
         show(judged.scores)
-        if out := path_of(config, evaluation.extractor.name):
-            save(out, judged)
+        if out := path_of(config, evaluation.reference.known_as):
+            print(*write(judged, out, OmegaConf.to_container(config, resolve=True)), sep="\n")
+
+
+def launched(devices: int) -> Fabric:
+    try:
+        fabric = Fabric(accelerator="auto", devices=devices, strategy="auto" if devices == 1 else "ddp")
+        fabric.launch()
+    except MisconfigurationException as error:
+        raise UserError(f"devices={devices}: {' '.join(str(error).split())}") from None
+    return fabric
 
 
 def check(config: DictConfig) -> None:
     if config.run is None and config.samples is None:
         raise UserError("give what to judge: run=FOLDER that `smallbatch train` made, or samples=FILE.npz or a folder")
-    if not isinstance(config.devices, int) or config.devices < 1:
-        raise UserError(f"devices={config.devices} must be a whole number, at least 1")
+    for name, least in {"devices": 1, "batch": 1, "seed": 0}.items():
+        if not isinstance(config[name], int) or config[name] < least:
+            raise UserError(f"{name}={config[name]} must be a whole number, at least {least}")
     if config.out is not None and not str(config.out).endswith(".json"):
         raise UserError(f"out={config.out} must end in .json")
     if config.samples is None:
@@ -67,13 +78,15 @@ def data_of(config: DictConfig) -> ImageData | None:
     return from_config(OmegaConf.load(path).data, "data")
 
 
-def drawn(config: DictConfig, device: torch.device) -> tuple[Samples, ImageSpec]:
+def drawn(config: DictConfig, data: ImageData | None, device: torch.device) -> tuple[Samples, ImageSpec]:
     """This rank's share of a run's samples, not yet drawn."""
     drawing = sample.drawing_of(config, device)
+    other = data and runs.about(Path(config.run))["data_fingerprint"] not in fingerprints(data)
+    marks = ["held against other images than the run was trained on"] if other else []
     spec, mine = drawing.denoiser.spec, share(config.n)
     seen, labels = Seen(spec.channels), drawing.labels
     images = seen.quantise(generate(*drawing, mine, config.seed, config.batch))
-    return Samples(config.n, progress(images, math.ceil(len(mine) / config.batch)), seen, labels), spec
+    return Samples(config.n, progress(images, math.ceil(len(mine) / config.batch)), seen, labels, marks), spec
 
 
 def given(config: DictConfig) -> tuple[Samples, ImageSpec]:
@@ -81,6 +94,7 @@ def given(config: DictConfig) -> tuple[Samples, ImageSpec]:
     n = config.n or len(source)
     if n > len(source):
         raise UserError(f"n={n}, but samples={config.samples} holds {len(source)} images: n=null takes them all")
+    marks = [*marks, *([f"{n} of {len(source)} images"] if n < len(source) else [])]
     labels = source.labels if isinstance(source, Store) else None
     labels = None if labels is None else labels[spread(n, len(source))]
     return Samples(n, real(source, n, config.batch), Seen(spec.channels), labels, marks), spec
@@ -90,11 +104,13 @@ def progress(images: Iterator[Any], steps: int) -> Iterator[Any]:
     return track(images, "samples", steps, console=Console(stderr=True), disable=ranks.rank() > 0)
 
 
-def path_of(config: DictConfig, extractor: str) -> Path | None:
-    """Where the scores go: a run keeps those of its own samples."""
+def path_of(config: DictConfig, reference: str) -> Path | None:
+    """Where the scores go: a run keeps those of its own samples, apart by all that was asked and held against."""
     if config.out is not None or config.samples is not None:
         return config.out and Path(config.out)
-    return Path(config.run) / "metrics" / f"{extractor}_{sample.describe(config)}.json"
+    asked = json.dumps([OmegaConf.to_container(config.evaluation, resolve=True), reference], sort_keys=True)
+    asked = hashlib.sha256(asked.encode()).hexdigest()[:6]
+    return Path(config.run) / "metrics" / f"{sample.describe(config)}_{asked}.json"
 
 
 def show(scores: list[Score]) -> None:
@@ -106,14 +122,3 @@ def show(scores: list[Score]) -> None:
         spread = f"{score.low:.4g} .. {score.high:.4g}" if score.low is not None else spread
         table.add_row(score.name, f"{score.value:.4g}", spread, "; ".join(score.marks))
     Console(soft_wrap=True).print(table)
-
-
-def save(out: Path, judged: Judged) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as partial:
-        partial.write_text(json.dumps({"metrics": [score.record for score in judged.scores]}, indent=1) + "\n")
-    print(out)
-    if judged.pairs is not None:
-        picture = out.with_name(f"{out.stem}_nearest.png")
-        pictures.save(pictures.grid(judged.pairs, len(judged.pairs) // 2), picture)
-        print(f"{picture}: samples, and under each the nearest training image")

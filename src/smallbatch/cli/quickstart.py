@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +19,8 @@ def run(words: list[str]) -> None:
 
     program = sys.argv[0]
     folder = dispatch("train", [program, "train", "experiment=digits", *words])
+    if rank_zero_only.rank > 0:  # another device's process: it has trained, and that was all
+        return
     if folder is None:
         raise UserError("these words train nothing: leave out dry_run and -m")
     out = folder / "samples" / f"guidance_{GUIDANCE}.npz"

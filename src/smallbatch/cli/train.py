@@ -53,6 +53,7 @@ def run(config: DictConfig) -> Path | None:
         say(f"already trained: {folder}")
         finish(folder)
         return folder
+    objects["callbacks"]["metrics"].prepare(objects["data"])
     fit(config, objects, module, folder, local, start)
     if module.interrupted:
         say(f"stopped by a signal; the same command resumes {folder}")
@@ -94,7 +95,6 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     if config.compile:
         network.compile()
     module.configure_optimizers()  # refuses what cannot be before the folder is made
-    objects["callbacks"]["metrics"].prepare(objects["data"])
     return module
 
 
@@ -142,6 +142,8 @@ def fit(
     except UserError as error:
         local.event(str(error))
         raise
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # what follows in this process is alone
     local.event(f"{'interrupted' if module.interrupted else 'finished'} at {module.images} images")
 
 

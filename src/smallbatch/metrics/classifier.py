@@ -58,7 +58,7 @@ class Classifier(Network):
     Its distances compare only under the same weights, which the identity tells.
     """
 
-    name, dimension = "classifier", FEATURES
+    name, dimension, has_classes = "classifier", FEATURES, True
 
     def __init__(self, folder: str, weights: str | None = None, images: int = 20_000, seed: int = 0):
         refuse_unless_positive("extractor", images=images)

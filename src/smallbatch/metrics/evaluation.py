@@ -1,9 +1,11 @@
 """Scores of images against a reference, each with all that one must know to read it."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from smallbatch.data.module import ImageData
 from smallbatch.data.store import Source
@@ -12,6 +14,7 @@ from smallbatch.generation import Numbers
 from smallbatch.metrics import ranks
 from smallbatch.metrics.extractors import Extractor
 from smallbatch.metrics.frechet import extrapolate, frechet
+from smallbatch.metrics.judged import Judged, Score
 from smallbatch.metrics.looking import Looked, Stream, look
 from smallbatch.metrics.reference import Reference, at_hand, check, fingerprints, open_reference
 from smallbatch.metrics.rows import batches, spread
@@ -20,26 +23,13 @@ from smallbatch.metrics.validity import Seen, nearest
 from smallbatch.notation import ImageSpec, Labels, Pixels
 
 BY_IMAGE = ("kernel", "inception_score", "precision_recall")  # need the features of single images
-SCORES = ("frechet", *BY_IMAGE)
+LEAST = {"frechet": 2, "kernel": 2, "inception_score": 10, "precision_recall": 4}  # images
 BLOCKS = 10  # of the jackknife
 KEPT = 10_000  # real images whose features are kept
 
 
-class Score(NamedTuple):
-    """`error` is a standard error; `low` and `high` end a 95 % interval; `marks` are what a reader must know."""
-
-    name: str
-    value: float
-    n: int
-    extractor: str | None = None
-    error: float | None = None
-    low: float | None = None
-    high: float | None = None
-    marks: Sequence[str] = ()
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return {key: value for key, value in self._asdict().items() if value is not None} | {"marks": list(self.marks)}
+class NotFinite(UserError):
+    """Samples hold NaN or infinity. Raised on every rank alike."""
 
 
 class Samples(NamedTuple):
@@ -50,15 +40,6 @@ class Samples(NamedTuple):
     seen: Seen
     labels: Labels | None = None
     marks: Sequence[str] = ()
-
-
-class Judged(NamedTuple):
-    """The headline first, then its floor and its extrapolation; `pairs` are some samples, then as many training images,
-    each the nearest to its sample.
-    """
-
-    scores: list[Score]
-    pairs: Pixels | None
 
 
 class Evaluation:
@@ -73,7 +54,7 @@ class Evaluation:
 
     def __init__(
         self,
-        scores: Sequence[str],
+        scores: list[str],
         n: int | None,
         floor: bool,
         extrapolate: bool,
@@ -83,16 +64,18 @@ class Evaluation:
         batch: int = 64,
     ):
         for name in scores:
-            if name not in SCORES:
-                raise UserError(f"metrics.scores={name} is not known: use {', '.join(SCORES)}")
-        if (n is not None and n < 2) or batch < 1:
-            raise UserError(f"metrics: {n=} must be at least 2, and {batch=} at least 1")
-        self.scores, self.n, self.floor, self.extrapolate = list(scores), n, floor, extrapolate
+            if name not in LEAST:
+                raise UserError(f"metrics.scores={name} is not known: use {', '.join(LEAST)}")
+        if batch < 1:
+            raise UserError(f"metrics: {batch=} must be at least 1")
+        self.scores, self.n, self.floor, self.extrapolate = scores, n, floor, extrapolate
         self.extractor, self.cache, self.given, self.batch = extractor, cache, reference, batch
+        self._real: tuple[int, Score] | None = None  # n and its floor: the same at every evaluation
 
-    def prepare(self, data: ImageData | None, spec: ImageSpec, device: torch.device) -> None:
-        """Refuses, before images are drawn, what could not be judged; measures what they are held against."""
+    def prepare(self, data: ImageData | None, spec: ImageSpec, n: int, device: torch.device) -> None:
+        """Refuses, before `n` images are drawn, what could not be judged; measures what they are held against."""
         self.data, self.device, self.spec = data, device, spec
+        self._check(n)
         self.extractor.prepare(data)
         if self.given is not None:
             self.reference = open_reference(self.given, self.extractor, device, self.batch, KEPT)
@@ -100,17 +83,28 @@ class Evaluation:
             self.reference = at_hand(data, self.extractor, device, self.batch, KEPT, self.cache)
         else:
             raise UserError("reference must be given: FILE.npz or a folder of real images, or a data set: data=...")
-        self.marks = check(self.reference, self.extractor, spec, fingerprints(data) if data else ())
+        self.marks = [
+            *self.extractor.marks,
+            *check(self.reference, self.extractor, spec, fingerprints(data) if data else ()),
+        ]
         if {"kernel", "precision_recall"} & set(self.scores) and self.reference.vectors is None:
             raise UserError(
                 f"reference={self.reference.name} keeps no single features, which kernel and precision_recall need: "
                 "make one with `smallbatch reference`, or use metrics.scores=[frechet]"
             )
 
+    def _check(self, n: int) -> None:
+        least = {f"metrics.scores={name}": LEAST[name] for name in self.scores}
+        least |= {"metrics.extrapolate=true": 2 * BLOCKS} if self.extrapolate else {}
+        least |= {f"{ranks.world_size()} processes": ranks.world_size(), "a score": 2}
+        for what, count in least.items():
+            if n < count:
+                raise UserError(f"n={n} is too small for {what}: it needs at least {count} images")
+        if "inception_score" in self.scores and not self.extractor.has_classes:
+            raise UserError(f"metrics.scores=inception_score needs classes, and {self.extractor.name} has none")
+
     def __call__(self, samples: Samples) -> Judged:
         """Every rank must call it."""
-        if samples.n < ranks.world_size():
-            raise UserError(f"n={samples.n} is too few for {ranks.world_size()} processes: draw more, or use fewer")
         found = look(
             samples.images,
             self.extractor,
@@ -121,29 +115,17 @@ class Evaluation:
             samples.labels if self.extractor.knows_labels else None,
         )
         if found.seen.broken:
-            raise UserError(f"{found.seen.broken} of {found.n} samples are not finite: nothing can be said of them")
+            raise NotFinite(f"{found.seen.broken} of {found.n} samples are not finite: nothing can be said of them")
         marks = [*self.marks, *samples.marks, *self._few(found.n)]
-        scores = [*self._scores(found, marks), *self._validity(found)]
-        if self.data is None:
-            return Judged(scores, None)
-        near = nearest(found.first, self.data.train_store)
-        usual = nearest(self._fresh(len(found.first)), self.data.train_store).distance.mean()
-        mark = "distance to the nearest training image over that of held-out images: near 0 is a copy"
-        ratio = Score(
-            f"nearest@{len(near.distance)}", (near.distance.mean() / usual).item(), len(near.distance), marks=[mark]
-        )
-        return Judged([*scores, ratio], torch.cat([found.first, near.pixels]))
-
-    def _fresh(self, n: int) -> Pixels:
-        source = self.data.held_out_store
-        return source.take(spread(min(n, len(source)), len(source))).pixels.cpu()
+        near, pairs = self._nearest(found.first)
+        return Judged([*self._scores(found, marks), *self._validity(found), *near], pairs)
 
     def _scores(self, found: Looked, marks: list[str]) -> Iterator[Score]:
         if "frechet" in self.scores:
             name, reference = self.distance, self.reference.moments
-            yield self._score(name, frechet(found.sums.moments(), reference), found.n, marks)
-            if self.floor and self.data is not None:
-                yield self._real(found.n)
+            floor, why = self._floor(found.n)
+            yield self._score(name, frechet(found.sums.moments(), reference), found.n, [*marks, *why])
+            yield from floor
             if self.extrapolate:
                 estimate = extrapolate(found.sums, reference)
                 score = self._score(f"{name}_extrapolated", estimate.value, found.n, [*marks, *self._curved(found.n)])
@@ -153,20 +135,45 @@ class Evaluation:
             name = "kid" if self.distance == "fid" else f"kd_{self.extractor.name}"
             yield self._score(name, kernel.mean, found.n, [*marks, *kernel.marks])._replace(error=kernel.error)
         if "inception_score" in self.scores:
-            if not found.logits.shape[1]:
-                raise UserError(f"metrics.scores=inception_score needs classes, and {self.extractor.name} has none")
             name = "inception_score" if self.distance == "fid" else f"{self.extractor.name}_score"
-            yield self._score(name, inception_score(found.logits).mean, found.n, marks)
+            score = inception_score(found.logits)
+            splits = f"standard deviation over splits {score.std:.3g}"
+            yield self._score(name, score.mean, found.n, [*marks, splits])._replace(reference=None)
         if "precision_recall" in self.scores:
-            both = [*marks, f"against {len(self.reference.vectors)} real images"]
-            for name, value in precision_recall(found.vectors, self.reference.vectors)._asdict().items():
-                yield self._score(f"{name}_{self.extractor.name}", value, found.n, both)
+            n = min(found.n, len(self.reference.vectors))  # both depend on how many of either there are
+            some = [vectors[spread(n, len(vectors))] for vectors in (found.vectors, self.reference.vectors)]
+            for name, value in precision_recall(*some)._asdict().items():
+                yield self._score(f"{name}_{self.extractor.name}", value, n, [*marks, f"against {n} real images"])
+
+    def _floor(self, n: int) -> tuple[list[Score], list[str]]:
+        """What n real images that the reference has not seen would score; or a mark that says why it is not known."""
+        if not self.floor:
+            return [], []
+        if self.data is None:
+            return [], ["no floor: give data=... for other real images"]
+        part = "train" if self.reference.stamp and self.reference.stamp.split == "held_out" else "held_out"
+        source = getattr(self.data, f"{part}_store")
+        if len(source) < max(2, ranks.world_size()):
+            return [], [f"no floor: of the part {part} there is only n={len(source)}"]
+        if self._real is None or self._real[0] != n:
+            self._real = n, self._measured(source, part, n)
+        return [self._real[1]], []
+
+    def _measured(self, source: Source, part: str, n: int) -> Score:
+        reference, m = self.reference.moments, min(n, len(source))
+        found = look(real(source, m, self.batch), self.extractor, Seen(self.spec.channels), self.device)
+        value, marks = frechet(found.sums.moments(), reference), [*self.marks, *self._few(m)]
+        if m < n:
+            marks.append(f"expected from {m} images of the part {part}, which score {value:.4g}")
+            value *= chance(n, reference.n) / chance(m, reference.n)
+        return self._score(f"{self.distance}_floor", value, n, marks)
 
     def _validity(self, found: Looked) -> Iterator[Score]:
         if found.recognised is not None:
-            yield self._score("recognised", found.recognised, found.n, [])
+            yield self._score("recognised", found.recognised, found.n, [])._replace(reference=None)
         if found.seen.clipped is not None:
-            yield Score(f"clipped@{found.n}", found.seen.clipped, found.n, marks=["share of values beyond -1..1"])
+            mark = "share of values beyond -1..1, after what the sampler clips"
+            yield Score(f"clipped@{found.n}", found.seen.clipped, found.n, marks=[mark])
         if self.reference.colours is not None:
             ours, theirs = found.seen.colours, self.reference.colours
             shift, ratio = ours.mean - theirs.mean, ours.spread / theirs.spread.clamp(min=1e-9)
@@ -177,19 +184,21 @@ class Evaluation:
             worst = ratio[ratio.log().abs().argmax()].item()
             yield Score(f"colour_spread@{found.n}", worst, found.n, marks=["of the data's", *by_channel])
 
-    def _real(self, n: int) -> Score:
-        """What n real images that the reference has not seen would score; from fewer, where fewer are held out."""
-        source, reference = self.data.held_out_store, self.reference.moments
-        m = min(n, len(source))
-        found = look(real(source, m, self.batch), self.extractor, Seen(self.spec.channels), self.device)
-        value, marks = frechet(found.sums.moments(), reference), [*self.marks, *self._few(m)]
-        if m < n:
-            marks.append(f"expected from {m} held-out images, which score {value:.4g}")
-            value *= chance(n, reference.n) / chance(m, reference.n)
-        return self._score(f"{self.distance}_floor", value, n, marks)
+    def _nearest(self, samples: Pixels) -> tuple[list[Score], UInt8[Tensor, "twice c h w"] | None]:
+        """On rank 0 alone: the others have nothing to add."""
+        if self.data is None or ranks.rank() > 0:
+            return [], None
+        train, held_out, mirrored = self.data.train_store, self.data.held_out_store, self.data.flip
+        near = nearest(samples, train, mirrored)
+        fresh = held_out.take(spread(min(len(samples), len(held_out)), len(held_out))).pixels.cpu()
+        usual = nearest(fresh, train, mirrored).distance.mean()
+        ratios, n = near.distance / usual.clamp(min=1e-3), len(samples)
+        mark = "distance to the nearest training image over that of held-out ones: 0 is a copy"
+        marks = [f"least {ratios.min():.2g}", mark]
+        return [Score(f"nearest@{n}", ratios.mean().item(), n, marks=marks)], torch.cat([samples, near.pixels])
 
     def _score(self, name: str, value: float, n: int, marks: list[str]) -> Score:
-        return Score(f"{name}@{n}", value, n, self.extractor.identity, marks=marks)
+        return Score(f"{name}@{n}", value, n, self.extractor.identity, self.reference.known_as, marks=marks)
 
     def _few(self, n: int) -> list[str]:
         d = self.extractor.dimension

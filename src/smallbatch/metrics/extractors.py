@@ -1,7 +1,7 @@
 """What turns pixels into the features that scores are computed from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import NamedTuple
@@ -30,7 +30,9 @@ class Extractor(ABC):
 
     name: str  # as in fd_NAME@n; only inception's Frechet distance is called FID
     dimension: int
-    knows_labels = False  # whether its logits are the classes of the data set
+    has_classes = False  # whether it gives logits
+    knows_labels = False  # whether they are of the classes of the data set
+    marks: Sequence[str] = ()  # what to know of every score in its features
 
     @abstractmethod
     def prepare(self, data: ImageData | None) -> None:

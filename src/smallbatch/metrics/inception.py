@@ -25,7 +25,7 @@ class Inception(Network):
     as by TensorFlow 1.
     """
 
-    name, dimension = "inception", 2048
+    name, dimension, has_classes = "inception", 2048, True
 
     def __init__(self, weights: str | None = None):
         self.weights = weights
@@ -33,6 +33,10 @@ class Inception(Network):
     def prepare(self, data: ImageData | None) -> None:
         if not PUBLISHED.is_it(self.found):
             self.loaded()  # refuses a file that is none, before it is needed
+
+    @property
+    def marks(self) -> list[str]:
+        return [] if PUBLISHED.is_it(self.found) else ["not the published weights"]
 
     @property
     def identity(self) -> str:

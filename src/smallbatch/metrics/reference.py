@@ -74,6 +74,13 @@ class Reference:
     name: str  # of its file or folder, or of its data set
     marks: tuple[str, ...] = ()  # what a reader of the score should know
 
+    @property
+    def known_as(self) -> str:
+        """Which real images, and how many, as far as it is known."""
+        if self.stamp is None:
+            return Path(self.name).name
+        return f"{self.stamp.data} {self.stamp.split} n={self.moments.n or 'unknown'} {self.stamp.key}"
+
 
 def stamp_of(
     data: ImageData, settings: Mapping[str, Any], split: str, extractor: Extractor, n: int, keep: int
@@ -145,17 +152,17 @@ def at_hand(
     batch: int,
     keep: int,
     cache: str | Path,
-    settings: Mapping[str, Any] | None = None,
 ) -> Reference:
     """Of the training part, at most MOST of it: measured by one process, kept in the folder `cache`, then only read."""
-    source = data.train_store
-    n = min(len(source), MOST)
-    stamp = stamp_of(data, settings or {"size": data.spec.size}, "train", extractor, n, keep)
+    total, held_out = map(len, data.parts)
+    n = min(total, MOST)
+    settings = {"size": data.spec.size, "train": total, "held_out": held_out}
+    stamp = stamp_of(data, settings, "train", extractor, n, keep)
     path = Path(cache).expanduser() / f"{stamp.data}_{stamp.size}_{extractor.name}_{stamp.key}.npz"
     with in_turn(path):
         if not path.exists():
-            save(of_source(source, stamp, extractor, device, batch), path)
-    part = [f"reference of n={n} of {len(source)} images"] if n < len(source) < ENDLESS else []
+            save(of_source(data.train_store, stamp, extractor, device, batch), path)
+    part = [f"reference of n={n} of {total} images"] if n < total < ENDLESS else []
     return replace(read(path), marks=tuple(part))
 
 
@@ -250,6 +257,8 @@ def refuse_other_features(reference: Reference, extractor: Extractor) -> None:
     made_with, this = UNSTAMPED, extractor.name
     if reference.stamp:
         made_with, this = reference.stamp.extractor, extractor.identity
+    if not reference.stamp and this == UNSTAMPED and extractor.marks:
+        raise UserError(f"{where} does not say its weights, and these are {extractor.identity}: {AGAIN}")
     if made_with != this:
         name = made_with.split()[0]
         give = "the same weights" if name == extractor.name else f"extractor={name}"

@@ -68,13 +68,14 @@ class Nearest(NamedTuple):
     distance: Float[Tensor, " b"]
 
 
-def nearest(images: Pixels, source: Source, among: int = 50_000, chunk: int = 4096) -> Nearest:
-    """Of a larger source, `among` images spread evenly over it are looked at."""
+def nearest(images: Pixels, source: Source, mirrored: bool, among: int = 50_000, values: int = 2**24) -> Nearest:
+    """Of a larger source, `among` images spread evenly over it are looked at, `mirrored` ones too; `values` at once."""
     wanted = images.flatten(1).float()
     best = torch.full((len(images),), torch.inf)
     found = torch.zeros_like(images)
-    for rows in spread(min(among, len(source)), len(source)).split(chunk):
+    for rows in spread(min(among, len(source)), len(source)).split(max(1, values // wanted.shape[1])):
         some = source.take(rows).pixels.cpu()
+        some = torch.cat([some, some.flip(3)]) if mirrored else some
         distance, at = torch.cdist(wanted, some.flatten(1).float()).min(dim=1)
         closer = distance < best
         best = torch.where(closer, distance, best)
