@@ -1,11 +1,12 @@
 """What a score costs: ours, torch-fidelity's and torchmetrics' FID of the same images; and memory against n.
 
-    python benchmarks/evaluate.py [weights=FILE] [n=500] [size=32] [batch=50] [rounds=3] [threads=1] [most=50000]
+    python benchmarks/evaluate.py [weights=FILE] [n=500] [size=32] [batch=50] [rounds=3] [threads=1]
+        [classifier=2000,50000] [inception=500,2000]
 
 FILE holds Inception's weights as torch-fidelity publishes them; left out, they are downloaded. All three take the same
 two sets of n noise images in turn, in one process; features and distance are timed as one, as two of them allow nothing
-else, and ours also apart. Memory is the peak of this process after 2,000 and after `most` drawn images have passed
-through the classifier of `data=shapes`, one after the other.
+else, and ours also apart. Memory is the peak of this process after so many drawn scenes of `data=shapes` have passed
+through its classifier, and through Inception.
 """
 
 import resource
@@ -24,13 +25,15 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from smallbatch.data.shapes import Shapes
 from smallbatch.metrics.classifier import Classifier
 from smallbatch.metrics.evaluation import real
+from smallbatch.metrics.extractors import Extractor
 from smallbatch.metrics.frechet import frechet
 from smallbatch.metrics.inception import Inception
 from smallbatch.metrics.looking import look
 from smallbatch.metrics.validity import Seen
 from smallbatch.notation import Pixels
 
-OWN = {"weights": "", "n": "500", "size": "32", "batch": "50", "rounds": "3", "threads": "1", "most": "50000"}
+OWN = {"weights": "", "n": "500", "size": "32", "batch": "50", "rounds": "3", "threads": "1"}
+OWN |= {"classifier": "2000,50000", "inception": "500,2000"}
 
 
 class Images(Dataset):
@@ -92,10 +95,8 @@ def by_torchmetrics(path: str) -> Callable[[Sets], float]:
     return distance
 
 
-def compare(own: dict[str, str]) -> None:
+def compare(own: dict[str, str], extractor: Inception) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    extractor = Inception(own["weights"] or None)
-    extractor.prepare(None)
     path, n, size = str(extractor.found.path), int(own["n"]), int(own["size"])
     draw = torch.Generator().manual_seed(0)
     a, b = (torch.randint(256, (n, 3, size, size), generator=draw).byte() // (1 + i) for i in range(2))
@@ -116,22 +117,25 @@ def compare(own: dict[str, str]) -> None:
     print(f"of ours the distance alone {statistics.median(ours.distance):.1f} s")
 
 
-def memory(most: int) -> None:
-    data = Shapes(batch=8, seed=0, size=16, flip=False)
-    with tempfile.TemporaryDirectory() as folder:
-        extractor = Classifier(folder, images=320)
-        extractor.prepare(data)
-        for n in (2000, most):
-            look(real(data.train_store, n, 250), extractor, Seen(3), torch.device("cpu"))
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(f"peak memory {peak:.0f} MiB after n={n:,} with {extractor.dimension} features")
+def memory(extractor: Extractor, counts: str, data: Shapes) -> None:
+    for n in map(int, counts.split(",")):
+        look(real(data.train_store, n, 50), extractor, Seen(3), torch.device("cpu"))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        with_ = f"with {extractor.name}'s {extractor.dimension} features"
+        print(f"peak memory {peak:.0f} MiB after n={n:,} {with_}", flush=True)
 
 
 def main(words: list[str]) -> None:
     own = OWN | dict(word.split("=", 1) for word in words)
     torch.set_num_threads(int(own["threads"]))
-    memory(int(own["most"]))
-    compare(own)
+    data, inception = Shapes(batch=8, seed=0, size=16, flip=False), Inception(own["weights"] or None)
+    inception.prepare(None)
+    with tempfile.TemporaryDirectory() as folder:
+        classifier = Classifier(folder, images=320)
+        classifier.prepare(data)
+        memory(classifier, own["classifier"], data)
+    memory(inception, own["inception"], data)
+    compare(own, inception)
 
 
 if __name__ == "__main__":

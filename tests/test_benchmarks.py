@@ -61,12 +61,12 @@ def test_the_overhead_benchmark_measures_what_is_asked_and_names_what_cannot_be(
 def test_the_evaluation_benchmark_holds_ours_against_both_libraries(capsys, tmp_path):
     random_inception.write(tmp_path / "weights.pth")
     benchmark = runpy.run_path(str(BENCHMARKS / "evaluate.py"))
-    threads = f"threads={torch.get_num_threads()}"
-    benchmark["main"]([f"weights={tmp_path / 'weights.pth'}", "n=4", "batch=4", "rounds=1", "most=2100", threads])
+    threads, counts = f"threads={torch.get_num_threads()}", ["classifier=200,300", "inception=2,3"]
+    benchmark["main"]([f"weights={tmp_path / 'weights.pth'}", "n=4", "batch=4", "rounds=1", *counts, threads])
     out = capsys.readouterr().out
     values = [float(line.split()[1]) for line in out.splitlines() if "ratio" in line]
     assert len(values) == 3 and values == pytest.approx([values[0]] * 3, rel=1e-4)
-    assert out.count("peak memory") == 2
+    assert out.count("peak memory") == 4
 
 
 def test_the_data_benchmark_measures_every_part(capsys, monkeypatch):

@@ -13,6 +13,7 @@ from smallbatch.data.store import Store
 from smallbatch.errors import UserError
 from smallbatch.metrics.evaluation import Evaluation, Samples, chance, real
 from smallbatch.metrics.frechet import frechet
+from smallbatch.metrics.looking import dealt
 from smallbatch.metrics.moments import moments
 from smallbatch.metrics.reference import of_source, save
 from smallbatch.metrics.validity import Seen, nearest
@@ -165,6 +166,24 @@ def test_clipped_values_are_counted_and_broken_samples_refused(tmp_path):
     x[3, 0, 1, 1], x[7] = torch.nan, torch.inf
     with pytest.raises(UserError, match="2 of 40 samples are not finite"):
         made(Samples(40, seen.quantise(stream(x, 16)), seen))
+
+
+@pytest.mark.parametrize("labels", [torch.arange(1000) % 10, torch.arange(1000) // 100, torch.arange(1000) % 7])
+def test_blocks_share_out_every_class_evenly(labels):
+    """With one class a block, leaving one out would change the distance by what that class is worth."""
+    counts = torch.zeros(10, 10).long().index_put_((dealt(labels) % 10, labels), torch.tensor(1), accumulate=True)
+    present = counts[:, : labels.max() + 1]
+    assert (present.amax(dim=0) - present.amin(dim=0)).max() <= 1
+
+
+def test_extrapolation_is_not_misled_by_classes_in_turn(tmp_path):
+    """Ten classes of very different brightness, in turn, as samples are drawn."""
+    labels = torch.arange(400) % 10
+    images = (pixels(400).long() // 4 + 20 * labels[:, None, None, None]).byte()
+    made = evaluation(tmp_path, n=400, extrapolate=True)
+    scores = {s.name: s for s in made(Samples(400, stream(images, 50), Seen(1), labels)).scores}
+    plain, endless = scores["fd_by_hand@400"].value, scores["fd_by_hand_extrapolated@400"]
+    assert endless.high - endless.low < 0.02 * plain and abs(endless.value - plain) < 0.01 * plain
 
 
 def test_real_images_are_spread_over_their_source():

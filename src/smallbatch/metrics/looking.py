@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from smallbatch.generation import Numbers
@@ -40,19 +40,23 @@ def look(
     keep: bool = False,
     labels: Labels | None = None,
 ) -> Looked:
-    """`keep` holds on to all features, on the CPU; labels[i] is what image i should show. Every rank must call it."""
+    """`keep` holds on to all features, on the CPU; labels[i] is what image i should show. Every rank must call it.
+
+    Blocks have equal shares of every class: else to leave one out would say what a class is worth, not what chance is.
+    """
+    turn = None if labels is None else dealt(labels)
     sums, right = MomentSums(extractor.dimension, blocks, device), torch.zeros(1, dtype=torch.long)
     numbers, vectors, logits, first = [], [], [], []
     with extractor.on(device) as features:
         for some, pixels in seen.look(images):
             found = features(pixels.to(device))
-            sums.add(found.vectors, some)
+            sums.add(found.vectors, some if turn is None else turn[some])
             numbers.append(some)
             first.append(pixels.cpu()[some < FIRST])
             if keep:
                 vectors.append(found.vectors.cpu())
                 logits.append(found.vectors[:, :0].cpu() if found.logits is None else found.logits.cpu())
-            if labels is not None and found.logits is not None:
+            if labels is not None and extractor.knows_labels:
                 right += (found.logits.argmax(dim=1).cpu() == labels[some]).sum()
     for tensor in (*sums.tensors(), seen.sums, right):
         ranks.summed_(tensor)
@@ -62,7 +66,16 @@ def look(
         sums,
         ranks.gathered(torch.cat(vectors), mine) if keep else None,
         ranks.gathered(torch.cat(logits), mine) if keep else None,
-        None if labels is None else right.item() / n,
+        None if labels is None or not extractor.knows_labels else right.item() / n,
         seen,
         ranks.gathered(torch.cat(first), mine[mine < FIRST]),
     )
+
+
+def dealt(labels: Labels) -> Int[Tensor, " n"]:
+    """How manieth of its class each image is, counted from the class's own number: i % blocks then deals out evenly."""
+    order = labels.argsort(stable=True)
+    ranked = labels[order]
+    turn = torch.empty_like(labels)
+    turn[order] = torch.arange(len(labels)) - torch.searchsorted(ranked, ranked)
+    return turn + labels
