@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 
@@ -36,13 +36,20 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(next(there for there in (path, *path.absolute().parents) if there.exists())).free
 
 
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Holds `path` as something being made; BlockingIOError if another process does.
+def alone(path: Path) -> AbstractContextManager[None]:
+    """Holds `path` as something being made; BlockingIOError if another process does."""
+    return _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    The lock's file stays: a process that had opened it before it was removed would hold another than who comes next.
-    """
+
+def in_turn(path: Path) -> AbstractContextManager[None]:
+    """Waits for any other process that makes `path`: one makes it, the others then find it done."""
+    return _locked(path, fcntl.LOCK_EX)
+
+
+@contextmanager
+def _locked(path: Path, how: int) -> Iterator[None]:
+    """The lock's file stays: a process that had opened it before it was removed would hold another."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(f".lock.{path.name}"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, how)
         yield

@@ -19,15 +19,6 @@ cases = pytest.mark.parametrize
 SIZES = [(3, 50, 40), (20, 500, 300), (20, 21, 21), (64, 30, 40), (64, 300, 20), (128, 2, 3)]  # features, then images
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Thousands of small matrices: threads wait for each other longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def covariance(d, seed):
     root = torch.randn(d, d, generator=generator(d, seed), dtype=torch.float64)
     return root @ root.T / d + 0.1 * torch.eye(d)

@@ -41,7 +41,7 @@ def work(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     whole = torch.ones(2)
     found = held(torch.arange(rank, N, 2).flip(0))
-    torch.save(found | {"summed": ranks.summed(whole), "kept": whole}, f"{folder}/{rank}.pt")
+    torch.save(found | {"summed": ranks.summed_(whole.clone()), "kept": whole}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -18,21 +18,9 @@ from smallbatch.data.shapes import ENDLESS, Shapes
 from smallbatch.data.store import Store
 from smallbatch.errors import UserError
 from smallbatch.metrics.extractors import Extractor, Features
-from smallbatch.metrics.reference import (
-    Stamp,
-    at_hand,
-    batches,
-    check,
-    fingerprints,
-    of_images,
-    of_source,
-    open_reference,
-    read,
-    resizing,
-    save,
-    spread,
-    stamp_of,
-)
+from smallbatch.metrics.reference import at_hand, check, of_source, open_reference, read, save
+from smallbatch.metrics.rows import batches, spread
+from smallbatch.metrics.stamps import Stamp, fingerprints, of_images, resizing, stamp_of
 from smallbatch.notation import ImageSpec
 
 cases = pytest.mark.parametrize

@@ -16,15 +16,6 @@ from smallbatch.randomness import generator
 cases = pytest.mark.parametrize
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Thousands of small matrices: threads wait for each other longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def features(n, d, *seed):
     """At least 0, as those of networks that end in a mean over ReLUs."""
     return torch.randn(n, d, generator=generator(n, d, *seed)).abs()

@@ -25,8 +25,8 @@ from smallbatch.metrics import ranks
 from smallbatch.metrics.evaluation import Evaluation, Samples, real, share
 from smallbatch.metrics.files import open_images
 from smallbatch.metrics.judged import Score, write
-from smallbatch.metrics.reference import fingerprints
 from smallbatch.metrics.rows import spread
+from smallbatch.metrics.stamps import fingerprints
 from smallbatch.metrics.validity import Seen
 from smallbatch.notation import ImageSpec
 

@@ -12,7 +12,8 @@ from smallbatch.data.shapes import ENDLESS
 from smallbatch.data.store import Source
 from smallbatch.errors import UserError
 from smallbatch.files import alone
-from smallbatch.metrics.reference import Stamp, check, of_source, read, save, stamp_of
+from smallbatch.metrics.reference import check, of_source, read, save
+from smallbatch.metrics.stamps import Stamp, stamp_of
 
 
 def run(config: DictConfig) -> None:

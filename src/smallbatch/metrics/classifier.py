@@ -12,10 +12,10 @@ from torch import nn
 
 from smallbatch.data.module import ImageData
 from smallbatch.errors import UserError, refuse_unless_positive
-from smallbatch.files import replacing
+from smallbatch.files import in_turn, replacing
 from smallbatch.metrics.classifier_net import FEATURES, VERSION, Net, accuracy, refuse_other, trained
 from smallbatch.metrics.extractors import Network
-from smallbatch.metrics.weights import SHOWN, in_turn, one_line, sha256_of
+from smallbatch.metrics.weights import SHOWN, one_line, sha256_of
 from smallbatch.notation import ImageSpec
 from smallbatch.randomness import key
 

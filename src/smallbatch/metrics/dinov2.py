@@ -10,8 +10,9 @@ from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 
 from smallbatch.data.module import ImageData
 from smallbatch.errors import UserError
+from smallbatch.files import in_turn
 from smallbatch.metrics.extractors import InColour, Network
-from smallbatch.metrics.weights import EMBEDDED, SHOWN, in_turn, one_line, sha256_of
+from smallbatch.metrics.weights import EMBEDDED, SHOWN, one_line, sha256_of
 
 DIMENSIONS = {"vit-s-14": 384, "vit-b-14": 768, "vit-l-14": 1024, "vit-g-14": 1536}
 REPOSITORY = "facebookresearch_dinov2_main"

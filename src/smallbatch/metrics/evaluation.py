@@ -16,9 +16,10 @@ from smallbatch.metrics.extractors import Extractor
 from smallbatch.metrics.frechet import extrapolate, frechet
 from smallbatch.metrics.judged import Judged, Score
 from smallbatch.metrics.looking import Looked, Stream, look
-from smallbatch.metrics.reference import Reference, at_hand, check, fingerprints, open_reference
+from smallbatch.metrics.reference import Reference, at_hand, check, open_reference
 from smallbatch.metrics.rows import batches, spread
 from smallbatch.metrics.scores import inception_score, kernel_distance, precision_recall
+from smallbatch.metrics.stamps import fingerprints
 from smallbatch.metrics.validity import Seen, nearest
 from smallbatch.notation import ImageSpec, Labels, Pixels
 

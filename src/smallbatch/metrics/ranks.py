@@ -24,10 +24,6 @@ def summed_(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def summed(tensor: Tensor) -> Tensor:
-    return summed_(tensor.clone())
-
-
 def gathered(rows: Shaped[Tensor, "b ..."], numbers: Int[Tensor, " b"]) -> Shaped[Tensor, "n ..."]:
     """All ranks' rows in the order of their numbers, on every rank; ranks may hold different counts, or none."""
     order = _all(numbers).argsort()

@@ -1,9 +1,7 @@
 """Weights files: where they lie, how they come there, and the checksums that tell them apart."""
 
-import fcntl
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor
 
 from smallbatch.errors import UserError
+from smallbatch.files import in_turn
 
 SHOWN = 12  # digits of a checksum
 EMBEDDED = "extractor=classifier needs no download"
@@ -56,15 +55,6 @@ class Published(NamedTuple):
                 f"as extractor.weights=FILE; {EMBEDDED}"
             ) from None
         return path
-
-
-@contextmanager
-def in_turn(path: Path) -> Iterator[None]:
-    """Waits for any other process that makes `path`: one downloads or trains, the others then find it done."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".lock.{path.name}"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def sha256(path: Path) -> str:
