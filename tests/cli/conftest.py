@@ -1,6 +1,9 @@
 """`smallbatch ...` inside the test process, in an empty folder."""
 
+import shutil
 import sys
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,28 @@ def smallbatch(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["smallbatch", *map(str, words)])
         main()
         return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory):
+    """Where the runs of `trained` lie, by their words."""
+    return defaultdict(lambda: tmp_path_factory.mktemp("kept") / "runs")
+
+
+@pytest.fixture
+def trained(smallbatch, kept):
+    """The folder, in runs/, of a run that is trained once however many tests ask for it, and copied for each."""
+
+    def run(*words):
+        if kept[words].exists():
+            shutil.copytree(kept[words], "runs")
+        else:
+            smallbatch("train", *words)
+            shutil.copytree("runs", kept[words])
+        (folder,) = Path("runs").glob("*/*")
+        return folder
 
     return run
 

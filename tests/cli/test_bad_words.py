@@ -70,6 +70,10 @@ from tests.cli import TINY
         ("train data=cifar10 data.official=false", "copy it again"),
         ("train data=shapes data.workers=-1", "must be at least 0"),
         ("train trainer=gpu", "trainer=gpu, but no GPU is at hand: use trainer=cpu"),
+        ("train trainer=fsdp", "trainer=fsdp shares the weights out: use devices=2 or more, or trainer=auto"),
+        ("train trainer=fsdp devices=2 compile=true", "trainer=fsdp cannot do with compile=true: use compile=false"),
+        ("train trainer=fsdp devices=2 channels_last=true", "trainer=fsdp cannot do with channels_last=true"),
+        ("train trainer=fsdp devices=3", "batch=64 does not divide over 3 processes x 1 micro-batch; nearest: 63, 66"),
         ("train schedule=iddpm_cosine schedule.steps=4000 clock=steps", "clock.steps=1000, but schedule.steps=4000"),
         ("train weighting=min_snr weighting.gamma=-1", "weighting: gamma=-1 must be above 0"),
         ("train weighting=soft_min_snr weighting.gamma=0", "weighting: gamma=0 must be above 0"),
@@ -125,6 +129,13 @@ def test_an_image_that_cannot_be_decoded_while_training_is_one_line(workers, ref
     assert "cannot decode" in line and ".jpg: repair or remove it" in line
 
 
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp", "gpu"])
+def test_more_devices_than_gpus_are_refused(trainer, refused, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    line = refused("train", f"trainer={trainer}", "devices=4")
+    assert "devices=4, but 3 GPUs are at hand: use devices=3, or trainer.accelerator=cpu" in line
+
+
 def test_sampling_mistakes_are_named(smallbatch, refused):
     smallbatch("train", *TINY, "schedule=ddpm_linear")
     (run,) = Path("runs/digits").iterdir()
@@ -144,9 +155,8 @@ def test_a_logger_without_its_package_names_the_extra(smallbatch, refused, monke
     assert "pip install 'smallbatch[wandb]'" in refused("train", *TINY, "logger=wandb")
 
 
-def test_a_damaged_model_is_named(smallbatch, refused):
-    smallbatch("train", *TINY)
-    (run,) = Path("runs/digits").iterdir()
+def test_a_damaged_model_is_named(trained, refused):
+    run = trained(*TINY)
     weights = run / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert "model.safetensors cannot be read" in refused("sample", f"run={run}")
@@ -154,9 +164,8 @@ def test_a_damaged_model_is_named(smallbatch, refused):
     assert "model.json cannot be read" in refused("sample", f"run={run}")
 
 
-def test_checkpoints_that_cannot_be_read_are_not_silently_replaced(smallbatch, refused):
-    smallbatch("train", *TINY)
-    for checkpoint in Path("runs").glob("*/*/checkpoints/*.ckpt"):
+def test_checkpoints_that_cannot_be_read_are_not_silently_replaced(trained, refused):
+    for checkpoint in trained(*TINY).glob("checkpoints/*.ckpt"):
         checkpoint.write_bytes(b"PK")
     assert "no checkpoint in" in refused("train", *TINY)
     assert len(list(Path("runs").glob("*/*/checkpoints/*.bad"))) == 2

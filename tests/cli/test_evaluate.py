@@ -1,8 +1,6 @@
 """`smallbatch evaluate`, and scores while training: real runs, real extractors."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +9,22 @@ import torch
 import torch_fidelity
 from PIL import Image
 
-from smallbatch.callbacks.record import read
+from smallbatch.recorded import read
 from tests.cli import TINY
 from tests.metrics import random_inception
+from tests.processes import start
 
 QUICK = ["metrics=quick", "metrics.n=40", "extractor.images=320", "sampler.steps=2"]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SMALLBATCH_CACHE", str(tmp_path / "cache"))
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("SMALLBATCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture
-def run(smallbatch):
-    smallbatch("train", *TINY, *QUICK)
-    (folder,) = Path("runs/digits").iterdir()
-    return folder
+def run(trained):
+    return trained(*TINY, *QUICK)
 
 
 class Images(torch.utils.data.Dataset):
@@ -73,8 +70,7 @@ def test_batches_processes_and_files_give_the_same_score(run, smallbatch):
     ]
     smallbatch("evaluate", *words, "batch=7", "out=seven.json")
     smallbatch("evaluate", *words, "batch=64", "out=many.json")
-    command = [Path(sys.executable).with_name("smallbatch"), "evaluate", *words, "devices=2", "out=two.json"]
-    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    start(Path.cwd(), "evaluate", *words, "devices=2", "out=two.json").finish()
     smallbatch("sample", f"run={run}", "n=40", "steps=2", "out=samples.npz")
     smallbatch("evaluate", *words, "samples=samples.npz", "out=file.json")
     seven, *others = map(scores, ("seven.json", "many.json", "two.json", "file.json"))
@@ -86,7 +82,7 @@ def test_batches_processes_and_files_give_the_same_score(run, smallbatch):
 
 def test_two_processes_that_train_score_as_one(run, tmp_path):
     words = ["train", *TINY, *QUICK, "trainer=ddp", "devices=2", f"root={tmp_path / 'two'}"]
-    subprocess.run([Path(sys.executable).with_name("smallbatch"), *words], check=True, capture_output=True, timeout=240)
+    start(tmp_path, *words).finish()
     (two,) = (tmp_path / "two").glob("digits/*")
     one, two = (scores(folder / "metrics/000000320.json") for folder in (run, two))
     assert one.keys() == two.keys()

@@ -8,9 +8,8 @@ from tests.cli import TINY
 WORDS = [*TINY, "schedule=ddpm_linear", "schedule.steps=100", "curve.points=250"]
 
 
-def test_a_run_measures_its_loss_curve_and_another_takes_its_slots_wherever_the_file_lies(smallbatch):
-    smallbatch("train", *WORDS)
-    (first,) = Path("runs/digits").iterdir()
+def test_a_run_measures_its_loss_curve_and_another_takes_its_slots_wherever_the_file_lies(smallbatch, trained):
+    first = trained(*WORDS)
     assert read(first / "loss_curve.csv").n.sum() == 250
     Path("kept.csv").write_bytes((first / "loss_curve.csv").read_bytes())
     smallbatch("train", *WORDS, "timesteps=slots", f"timesteps.proposal.curve={first / 'loss_curve.csv'}")
@@ -18,9 +17,8 @@ def test_a_run_measures_its_loss_curve_and_another_takes_its_slots_wherever_the_
     assert "already trained" in again and len(list(Path("runs/digits").iterdir())) == 2
 
 
-def test_a_curve_of_another_schedule_is_refused_and_none_is_measured_where_none_is_asked(smallbatch, refused):
-    smallbatch("train", *WORDS)
-    (first,) = Path("runs/digits").iterdir()
+def test_a_curve_of_another_schedule_is_refused_and_none_is_measured_where_none_is_asked(smallbatch, trained, refused):
+    first = trained(*WORDS)
     words = [*TINY, "timesteps=slots", f"timesteps.proposal.curve={first / 'loss_curve.csv'}"]
     assert "LinearBetas of 100 timesteps, and this schedule is Cosine, continuous" in refused("train", *words)
     smallbatch("train", *TINY, "curve.points=null")

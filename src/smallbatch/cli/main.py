@@ -1,10 +1,12 @@
 """The command line: `smallbatch COMMAND key=value ...`. Hydra reads the words after the command."""
 
+import importlib
 import logging
 import os
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hydra
@@ -14,7 +16,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from smallbatch.cli import evaluate, prepare, quickstart, reference, report, sample, train
 from smallbatch.cli.hints import explain
 from smallbatch.errors import UserError
 
@@ -28,19 +29,12 @@ HELP = """smallbatch - train image diffusion models well on little compute
   smallbatch sample run=runs/digits/ID n=100 guidance=1.5 out=samples.npz
   smallbatch evaluate run=runs/digits/ID n=1000           scores of its samples, beside what real images would score
   smallbatch reference data=cifar10 extractor=inception out=FILE.npz       measure a data set once
-  smallbatch report runs=runs/NAME baseline=v                      a sweep as a table, paired over seeds
+  smallbatch report runs=runs/NAME baseline=v out=report.html      a sweep as one page, compared seed by seed
 
 Every command explains its own settings: smallbatch train --help, smallbatch sample --help
 """
 
-COMMANDS = {
-    "prepare": prepare.run,
-    "train": train.run,
-    "sample": sample.run,
-    "evaluate": evaluate.run,
-    "reference": reference.run,
-    "report": report.run,
-}
+COMMANDS = ("prepare", "train", "sample", "evaluate", "reference", "report")  # the files beside this one that `run`
 
 
 def main() -> None:
@@ -51,7 +45,7 @@ def main() -> None:
         return
     try:
         if command == "quickstart":
-            quickstart.run(argv[2:])
+            command_file("quickstart").run(argv[2:])
         else:
             dispatch(command, argv)
     except (HydraException, OmegaConfBaseException) as error:
@@ -64,7 +58,6 @@ def dispatch(command: str, argv: list[str]) -> Any:
     """Runs one command on the words after it; returns what its last job returned."""
     if command not in COMMANDS:
         raise UserError(f"no such command; the commands are {', '.join([*COMMANDS, 'quickstart'])}")
-    quiet()
     returned, failed = None, []
 
     def job(config: DictConfig) -> None:
@@ -72,7 +65,9 @@ def dispatch(command: str, argv: list[str]) -> Any:
         sys.argv = argv  # Lightning starts the other ranks with these words
         try:
             check_mode(config, HydraConfig.get())
-            returned = COMMANDS[command](config)
+            run = command_file(command).run
+            quiet()
+            returned = run(config)
         except Exception as error:  # raised below, where Hydra prints no words of its own; a sweep goes on
             failed.append(error)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -87,12 +82,18 @@ def dispatch(command: str, argv: list[str]) -> Any:
     return returned
 
 
+def command_file(command: str) -> ModuleType:
+    """Imported when the command runs: the imports of some take seconds, which help and mistyped words need not wait."""
+    return importlib.import_module(f"smallbatch.cli.{command}")
+
+
 def check_mode(config: DictConfig, hydra: DictConfig) -> None:
     """One run, or many?"""
     many, sweep = hydra.mode == RunMode.MULTIRUN, hydra.runtime.choices.get("sweep")
     if many and config.get("devices", 1) != 1:
-        raise UserError("a sweep cannot yet give a job several devices; start the jobs one by one")
-    if sweep and not many:
+        raise UserError(f"devices={config.devices} in a sweep needs a process for each job: use hydra/launcher=local")
+    chosen = {word.partition("=")[0] for word in hydra.overrides.task}
+    if sweep and not many and not chosen >= set(hydra.sweeper.params or ()):
         raise UserError(f"sweep={sweep} is many runs: add -m, `smallbatch train -m sweep={sweep}`")
 
 
@@ -104,10 +105,10 @@ def conf_dir() -> Path:
 
 
 def quiet() -> None:
-    """Hides what Lightning says of every run."""
+    """Hides what Lightning says of every run. Lightning's import sets its levels, so this comes after."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for nothing in ("does not have many workers", "dataloader is not resumable", "LeafSpec", "all_gather is deprec"):
+    for nothing in ("many workers", "is not resumable", "LeafSpec", "all_gather is deprec", "`srun` command"):
         warnings.filterwarnings("ignore", f".*{nothing}.*")
 
 

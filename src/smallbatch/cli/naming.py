@@ -1,0 +1,57 @@
+"""The name of a run folder: a digest of all that determines the result."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from smallbatch.errors import UserError
+
+# What a run's result does not depend on: where it goes, what is watched, on how many devices; `run` repeats the rest.
+ELSEWHERE = ("run", "root", "name", "logger", "log", "checkpoint", "samples", "validation", "curve", "callbacks")
+ELSEWHERE += (
+    "metrics",
+    "extractor",
+    "cache",
+    "trainer",
+    "devices",
+    "nodes",
+    "price",
+    "resume",
+    "minimize",
+    "dry_run",
+    "out",
+    "sampler",
+    "check_finite_every_steps",
+    "precisions",
+)
+
+HOW_READ = ("path", "memory_gib", "workers")  # of the data: whence and how, not what
+
+
+def run_id(config: DictConfig, fingerprint: str) -> str:
+    """12 letters and digits that stand for all that determines the result."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    kept = {key: value for key, value in plain.items() if key not in ELSEWHERE}
+    kept["data"] = {key: value for key, value in kept["data"].items() if key not in HOW_READ}
+    kept["timesteps"] = by_content(kept["timesteps"])
+    text = json.dumps([kept, fingerprint], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def by_content(timesteps: dict[str, Any]) -> dict[str, Any]:
+    """A loss curve counts by what its file says, not by where it lies."""
+    proposal = timesteps.get("proposal") or {}
+    if not proposal.get("curve"):
+        return timesteps
+    try:
+        digest = hashlib.sha256(Path(proposal["curve"]).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"timesteps.proposal.curve={proposal['curve']} cannot be read ({error.strerror})") from None
+    return timesteps | {"proposal": proposal | {"curve": digest}}
+
+
+def run_folder(config: DictConfig, fingerprint: str) -> Path:
+    return Path(config.root).absolute() / str(config.name) / run_id(config, fingerprint)

@@ -1,0 +1,36 @@
+"""No test leaves a process behind, however it ends; and no test reads a YAML file of ours again."""
+
+import copy
+
+import pytest
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+
+from tests.processes import end_all
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running():
+    yield
+    end_all()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def each_config_file_is_read_once():
+    """Reading YAML is half of what it takes to compose, which hundreds of tests do."""
+    with pytest.MonkeyPatch.context() as patch:
+        for source in (FileConfigSource, ImportlibResourcesConfigSource):
+            patch.setattr(source, "load_config", read_once(source.load_config))
+        yield
+
+
+def read_once(load_config):
+    kept = {}
+
+    def load(self, config_path):
+        key = self.path, config_path
+        if key not in kept:
+            kept[key] = load_config(self, config_path)
+        return copy.deepcopy(kept[key])
+
+    return load
