@@ -1,12 +1,19 @@
 """Files that are whole or not there, and the record that survives a crash."""
 
 import json
+import resource
+from contextlib import contextmanager
 
 import pytest
+import torch
 
 from smallbatch.callbacks.checkpoint import AtomicCheckpointIO, last_good
-from smallbatch.callbacks.record import Figure, MetricsFile, read, rewind
-from smallbatch.files import replacing
+from smallbatch.callbacks.record import Figure, MetricsFile
+from smallbatch.ema import Average, Power
+from smallbatch.errors import UserError
+from smallbatch.files import append, replacing
+from smallbatch.posthoc import load_snapshots, write_snapshot
+from smallbatch.recorded import read, rewind
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -19,6 +26,55 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with replacing(path) as partial:
         partial.write_text("new")
     assert path.read_text() == "new" and [*tmp_path.iterdir()] == [path]
+
+
+def test_what_a_crash_left_goes_at_the_next_attempt(tmp_path):
+    left = tmp_path / ".partial.a.txt"
+    left.mkdir()
+    (left / "a.txt").write_text("half"), (left / ".tmp123").write_text("a library's own")
+    with replacing(tmp_path / "a.txt") as partial:
+        partial.write_text("new")
+    assert [*tmp_path.iterdir()] == [tmp_path / "a.txt"]
+
+
+@contextmanager
+def no_file_beyond(size):
+    """The system then refuses to write, as it does where a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+BIG = {"weights": torch.zeros(100_000)}
+WRITERS = {
+    "last.ckpt": lambda path: AtomicCheckpointIO().save_checkpoint(BIG, path),
+    "000000160.safetensors": lambda path: write_snapshot(path, {"a": average(Power(0.05), BIG)}, 160),
+    "metrics.jsonl": lambda path: append(path, "x" * 400_000),
+}
+
+
+def average(profile, weights):
+    made = Average(profile)
+    made.weights = weights
+    return made
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_no_room_is_one_line_and_the_old_file_stays(name, tmp_path):
+    path = tmp_path / name
+    path.write_text("old")
+    with no_file_beyond(50_000), pytest.raises(UserError, match=rf"no room for {path} .* or more, .* are free; raise"):
+        WRITERS[name](path)
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
+
+
+def test_half_a_snapshot_is_none(tmp_path):
+    write_snapshot(tmp_path / "000000160.safetensors", {"a": average(Power(0.05), BIG)}, 160)
+    (tmp_path / ".partial.000000320.safetensors").mkdir()
+    assert [snapshot.images for snapshot in load_snapshots(tmp_path)] == [160]
 
 
 @pytest.mark.parametrize("size", [0, 100, -1])

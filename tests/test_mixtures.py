@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smallbatch.cli import runs
+from smallbatch.cli import runs, trust
 from smallbatch.densities import Uniform
 from smallbatch.draws import Stratified
 from smallbatch.errors import UserError
@@ -419,11 +419,13 @@ def described(fuse, teach):
     node["clock"] = {"_target_": "smallbatch.denoiser.Continuous"}
     parts = {"fuse": {"_target_": f"smallbatch.fusing.{fuse}"}, "teach": {"_target_": f"smallbatch.teaching.{teach}"}}
     node["prediction"] = {"_target_": "smallbatch.mixtures.Mixture", **parts}
-    return {"denoiser": node, "spec": {"channels": 1, "size": 8, "classes": 3}}
+    spec = {"channels": 1, "size": 8, "classes": 3}
+    return {"denoiser": node, "spec": spec, "class_names": [], "data_fingerprint": "", "images": 0}
 
 
 @cases("fuse, teach", [("gate", "blend"), ("winners", "min_raw")])
-def test_a_saved_model_denoises_as_before_with_what_its_fuse_has_learned(fuse, teach, tmp_path):
+def test_a_saved_model_denoises_as_before_with_what_its_fuse_has_learned(fuse, teach, tmp_path, monkeypatch):
+    monkeypatch.setattr(trust, "PACKAGES", (*trust.PACKAGES, "tests"))
     made = Mixture(FUSES[fuse](), TEACHES[teach])
     trained = trains(made, Plain(), steps=3)
     runs.save(tmp_path, trained, {}, described(type(made.fuse).__name__, type(made.teach).__name__))

@@ -1,25 +1,79 @@
 """Writing a file so that a reader sees the old one or the whole new one, whenever the machine dies."""
 
+import errno
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
+
+from rich.filesize import decimal
+
+from smallbatch.errors import UserError
+
+LONGEST = 16 * 2**20  # bytes of what describes a run or a data set
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Lends a temporary path beside `path`; on success its content is on the disk and then takes the name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial.{path.name}")  # always the same name: a crash leaves at most one behind
+    """Lends a temporary path; on success its content is on the disk and then takes the name of `path`.
+
+    It lies in a folder of its own, always of the same name: whatever a crash leaves there, also files that a library
+    writes beside its own, goes at the next attempt. UserError where the disk has no room.
+    """
+    folder = path.parent / f".partial.{path.name}"
+    shutil.rmtree(folder, ignore_errors=True)
     try:
+        folder.mkdir(parents=True)
+        partial = folder / path.name
         yield partial
         sync(partial)
         partial.replace(path)
         sync(path.parent)
+    except Exception as error:
+        written = sum(file.stat().st_size for file in folder.glob("*"))
+        shutil.rmtree(folder, ignore_errors=True)  # before what is free is measured
+        refuse_if_full(path, written, error)
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def append(path: Path, text: str) -> None:
+    """All of `text` or nothing. UserError where the disk has no room."""
+    with open(path, "ab", buffering=0) as file:
+        before, left = file.tell(), text.encode()
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError as error:
+            file.truncate(before)
+            refuse_if_full(path, before + len(text), error)
+            raise
+
+
+FULL = {  # what the system says of it, and what helps
+    os.strerror(errno.ENOSPC): "make room there",
+    os.strerror(errno.EDQUOT): "make room within your quota there",
+    os.strerror(errno.EFBIG): "raise the limit (`ulimit -f`), or use a disk that takes such files",
+}
+
+
+def refuse_if_full(path: Path, size: int, error: Exception) -> None:
+    """Says in one line what an error means that came of a full disk; `size`: the bytes that `path` is known to need."""
+    said = f"{error} {error.__context__}"  # torch raises an error of its own over the system's
+    reason = next((reason for reason in FULL if reason in said), None)
+    if reason is None:
+        return
+    free = free_bytes(path)
+    size = max(size, path.stat().st_size if path.exists() else 0) or free
+    raise UserError(
+        f"no room for {path} ({reason}): it needs {decimal(size)} or more, {decimal(free)} are free; "
+        f"{FULL[reason]}, then the same command goes on"
+    ) from error
 
 
 def sync(path: Path) -> None:
@@ -29,6 +83,23 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_text(path: Path) -> str:
+    """What describes a run or a data set; ValueError if it is no regular file, longer than LONGEST, or not UTF-8."""
+    if not path.is_file():
+        raise ValueError("it is no file")
+    if path.stat().st_size > LONGEST:
+        raise ValueError(f"it is longer than {LONGEST} bytes")
+    return path.read_text(encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """As `read_text`; ValueError also if it is no JSON."""
+    try:
+        return json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def free_bytes(path: Path) -> int:
@@ -50,6 +121,6 @@ def in_turn(path: Path) -> AbstractContextManager[None]:
 def _locked(path: Path, how: int) -> Iterator[None]:
     """The lock's file stays: a process that had opened it before it was removed would hold another."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".lock.{path.name}"), "w") as file:
+    with open(path.with_name(f".lock.{path.name}"), "a") as file:  # to truncate could empty what a link leads to
         fcntl.flock(file, how)
         yield

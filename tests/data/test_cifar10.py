@@ -7,7 +7,6 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from smallbatch.data import cifar10
 from smallbatch.data.cifar10 import CLASSES, Cifar10
 from smallbatch.errors import UserError
 from smallbatch.notation import ImageSpec
@@ -46,12 +45,6 @@ def test_the_official_format_is_read_as_it_is(tmp_path):
     assert data.train_store.labels.tolist() == [*range(10)] * 10
     first = np.random.default_rng(1).integers(0, 256, (ROWS, 3072), dtype=np.uint8)[3]
     assert np.array_equal(data.train_store.pixels[ROWS + 3].flatten().numpy(), first)  # red, green, blue planes
-
-
-def test_the_classes_are_those_of_torchvisions_order(tmp_path):
-    write(tmp_path)
-    unchecked = cifar10.Unchecked(str(tmp_path), train=False)
-    assert unchecked.classes == CLASSES
 
 
 def test_the_fingerprint_follows_the_files_or_is_the_published_one(tmp_path):

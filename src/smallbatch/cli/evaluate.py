@@ -14,12 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
-from smallbatch.cli import runs, sample
+from smallbatch.cli import runs, sample, trust
 from smallbatch.cli.building import from_config
 from smallbatch.data.module import ImageData
 from smallbatch.data.store import Store
-from smallbatch.errors import UserError
+from smallbatch.errors import UserError, printable
 from smallbatch.generation import generate
 from smallbatch.metrics import ranks
 from smallbatch.metrics.evaluation import Evaluation, Samples, real, share
@@ -75,7 +76,8 @@ def data_of(config: DictConfig) -> ImageData | None:
     path = Path(config.run) / "config.yaml"
     if not path.exists():
         raise UserError(f"run={config.run} holds no config.yaml, which names its data: give data=...")
-    return from_config(OmegaConf.load(path).data, "data")
+    known = trust.read_yaml(path)
+    return trust.built(known.get("data") if isinstance(known, dict) else None, path, "data", ImageData)
 
 
 def drawn(config: DictConfig, data: ImageData | None, device: torch.device) -> tuple[Samples, ImageSpec]:
@@ -110,7 +112,7 @@ def path_of(config: DictConfig, reference: str) -> Path | None:
         return config.out and Path(config.out)
     asked = json.dumps([OmegaConf.to_container(config.evaluation, resolve=True), reference], sort_keys=True)
     asked = hashlib.sha256(asked.encode()).hexdigest()[:6]
-    return Path(config.run) / "metrics" / f"{sample.describe(config)}_{asked}.json"
+    return runs.within(Path(config.run), "metrics") / f"{sample.describe(config)}_{asked}.json"
 
 
 def show(scores: list[Score]) -> None:
@@ -120,5 +122,6 @@ def show(scores: list[Score]) -> None:
     for score in scores:
         spread = f"± {score.error:.2g}" if score.error is not None else ""
         spread = f"{score.low:.4g} .. {score.high:.4g}" if score.low is not None else spread
-        table.add_row(score.name, f"{score.value:.4g}", spread, "; ".join(score.marks))
+        cells = (score.name, f"{score.value:.4g}", spread, "; ".join(score.marks))
+        table.add_row(*(Text(printable(cell)) for cell in cells))  # a file's name may read like rich's markup
     Console(soft_wrap=True).print(table)

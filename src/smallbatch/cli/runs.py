@@ -1,74 +1,38 @@
-"""Run folders: their name, their lock, and the way back from disk to a denoiser."""
+"""Run folders: their lock, and the way back from disk to a denoiser."""
 
 import fcntl
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError
+from lightning.pytorch.utilities import rank_zero_only
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from smallbatch.cli import trust
 from smallbatch.denoiser import Denoiser
 from smallbatch.ema import overwrite
 from smallbatch.errors import UserError
-from smallbatch.files import replacing
+from smallbatch.files import read_json, replacing
 from smallbatch.notation import ImageSpec
 from smallbatch.posthoc import blend, load_snapshots, reconstruct
-
-# What a run's result does not depend on: where it goes, what is watched, on how many devices; `run` repeats the rest.
-ELSEWHERE = ("run", "root", "name", "logger", "log", "checkpoint", "samples", "validation", "curve", "callbacks")
-ELSEWHERE += (
-    "metrics",
-    "extractor",
-    "cache",
-    "trainer",
-    "devices",
-    "resume",
-    "dry_run",
-    "out",
-    "sampler",
-    "check_finite_every_steps",
-    "precisions",
-)
-
-HOW_READ = ("path", "memory_gib", "workers")  # of the data: whence and how, not what
+from smallbatch.sharding import for_file
 
 
-def run_id(config: DictConfig, fingerprint: str) -> str:
-    """12 letters and digits that stand for all that determines the result."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    kept = {key: value for key, value in plain.items() if key not in ELSEWHERE}
-    kept["data"] = {key: value for key, value in kept["data"].items() if key not in HOW_READ}
-    kept["timesteps"] = by_content(kept["timesteps"])
-    text = json.dumps([kept, fingerprint], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def by_content(timesteps: dict[str, Any]) -> dict[str, Any]:
-    """A loss curve counts by what its file says, not by where it lies."""
-    proposal = timesteps.get("proposal") or {}
-    if not proposal.get("curve"):
-        return timesteps
-    try:
-        digest = hashlib.sha256(Path(proposal["curve"]).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"timesteps.proposal.curve={proposal['curve']} cannot be read ({error.strerror})") from None
-    return timesteps | {"proposal": proposal | {"curve": digest}}
-
-
-def run_folder(config: DictConfig, fingerprint: str) -> Path:
-    return Path(config.root).absolute() / str(config.name) / run_id(config, fingerprint)
+def within(folder: Path, part: str) -> Path:
+    """Where a command writes unasked: not through a link that leads out of a folder that somebody may have made."""
+    path = folder / part
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path} is a link out of {folder}: remove it, or give out=")
+    return path
 
 
 def lock(folder: Path) -> None:
     """Holds the folder until this process ends, however it ends."""
     if folder in _held:
         return
-    file = open(folder / ".lock", "w")  # noqa: SIM115
+    file = open(folder / ".lock", "a")  # noqa: SIM115
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -80,40 +44,91 @@ _held: dict[Path, Any] = {}  # open files: closing one would let go
 
 
 def save(folder: Path, denoiser: Denoiser, weights: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
-    """model.safetensors: `weights` of the network (an average's), the rest of the denoiser as it is; model.json."""
+    """model.safetensors: `weights` of the network (an average's), the rest of the denoiser as it is; model.json.
+
+    Every rank must call this; the first one writes.
+    """
     state = denoiser.state_dict() | {f"network.{name}": value for name, value in weights.items()}
+    whole = {name: for_file(value).contiguous() for name, value in state.items()}
+    if rank_zero_only.rank > 0:
+        return
     with replacing(folder / "model.safetensors") as partial:
-        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, partial)
+        save_file(whole, partial)
     with replacing(folder / "model.json") as partial:
         partial.write_text(json.dumps(about, indent=1) + "\n")
 
 
+HOLDS = {"denoiser": dict, "spec": dict, "class_names": list, "data_fingerprint": str, "images": int}
+LARGEST = ImageSpec(channels=64, size=4096, classes=1_000_000)  # of what is believed
+
+
 def about(folder: Path) -> dict[str, Any]:
+    """What model.json says, with its `spec` as an ImageSpec."""
     path = folder / "model.json"
     if not path.exists():
         near = sorted(str(found.parent) for found in folder.glob("**/model.json"))[:3]
         hint = f"; did you mean {' or '.join(near)}?" if near else "; give the folder that `train` printed"
         raise UserError(f"run={folder} holds no model.json{hint}")
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        known = read_json(path)
+        for name, kind in HOLDS.items():
+            if not isinstance(known[name], kind):
+                raise ValueError(f"{name}={known[name]}")
+        return known | {"spec": believed(ImageSpec(**known["spec"]))}
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); train again to export it") from None
 
 
+def believed(spec: ImageSpec) -> ImageSpec:
+    """Images are drawn at this size, whatever the weights."""
+    for name, least in {"channels": 1, "size": 1, "classes": 0}.items():
+        value, most = getattr(spec, name), getattr(LARGEST, name)
+        if type(value) is not int or not least <= value <= most:
+            raise ValueError(f"spec.{name}={value} must lie in {least}..{most}")
+    return spec
+
+
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Denoiser:
-    """The denoiser of a run folder, with its exported weights, ready to sample."""
-    known = about(Path(folder))
-    denoiser = instantiate(known["denoiser"], _convert_="all")(spec=ImageSpec(**known["spec"]))
-    try:
-        denoiser.load_state_dict(load_file(Path(folder) / "model.safetensors"))
-    except (SafetensorError, FileNotFoundError) as error:
-        raise UserError(f"run={folder}: model.safetensors cannot be read ({error}); train it again to export") from None
+    """The denoiser of a run folder, with its exported weights, ready to sample.
+
+    Nobody vouches for the folder: what model.json names is checked before it is built, and first built without memory.
+    """
+    path, weights, known = Path(folder) / "model.json", Path(folder) / "model.safetensors", about(Path(folder))
+    shapes = shapes_in(weights)
+
+    def build() -> Denoiser:
+        return trust.built(known["denoiser"], path, "denoiser", Denoiser, spec=known["spec"])
+
+    with trust.no_larger_than(shapes, weights), torch.device("meta"):
+        refuse_other_shapes(build(), shapes, path, weights)
+    denoiser = build()
+    denoiser.load_state_dict(load_file(weights))
     return denoiser.eval().to(device)
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of the tensors of a safetensors file, from its head alone."""
+    try:
+        if not path.is_file():
+            raise FileNotFoundError("it is no file")
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); train it again to export") from None
+
+
+def refuse_other_shapes(denoiser: Denoiser, shapes: dict[str, tuple[int, ...]], path: Path, weights: Path) -> None:
+    built = {name: tuple(tensor.shape) for name, tensor in denoiser.state_dict().items()}
+    for name in sorted(built.keys() | shapes.keys()):
+        if built.get(name) != shapes.get(name):
+            there, wanted = (of.get(name, "none") for of in (shapes, built))
+            raise UserError(f"{path}: {name} has shape {wanted}, in {weights} {there}: train it again to export both")
 
 
 def reaverage(denoiser: Denoiser, folder: str | Path, relative_std: float) -> float:
     """Gives the network an average of another width, rebuilt from snapshots; returns its profile's misfit."""
-    snapshots = load_snapshots(Path(folder) / "checkpoints" / "ema")
-    images = about(Path(folder))["images"]
-    overwrite(dict(denoiser.network.named_parameters()), reconstruct(snapshots, relative_std, images))
-    return blend(snapshots, relative_std, images).misfit
+    path, images = Path(folder) / "checkpoints" / "ema", about(Path(folder))["images"]
+    with trust.damaged(path, "an average"):
+        snapshots = load_snapshots(path)
+        overwrite(dict(denoiser.network.named_parameters()), reconstruct(snapshots, relative_std, images))
+        return blend(snapshots, relative_std, images).misfit

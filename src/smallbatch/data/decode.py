@@ -8,12 +8,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from smallbatch.data.files import Files
 from smallbatch.errors import UserError
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of any name; others may run programs, as EPS does
 TURNED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where an image says how it was held
 
 
 def decode(files: Files, name: str, channels: int) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(files.read(name))) as image:
+        with Image.open(io.BytesIO(files.read(name)), formats=FORMATS) as image:
             return plain(upright(image), "L" if channels == 1 else "RGB")
     except Exception as error:  # a damaged file makes PIL and zipfile raise almost anything
         raise undecodable(files, name, error) from None
@@ -22,13 +23,15 @@ def decode(files: Files, name: str, channels: int) -> Image.Image:
 def extent_of(files: Files, name: str) -> tuple[int, int]:
     """Width and height as stored, from the head of the file alone."""
     try:
-        with files.open(name) as file, Image.open(file) as image:
+        with files.open(name) as file, Image.open(file, formats=FORMATS) as image:
             return image.size
     except Exception as error:
         raise undecodable(files, name, error) from None
 
 
 def undecodable(files: Files, name: str, error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
     reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
     return UserError(f"{files.path}: cannot decode {name}: repair or remove it ({reason})")
 

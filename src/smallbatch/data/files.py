@@ -5,14 +5,18 @@ import threading
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from functools import cached_property
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from rich.filesize import decimal
+
 from smallbatch.errors import UserError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+LARGEST = 2**30  # bytes of one file, unpacked: a zip of a megabyte can hold a file of a gigabyte
 
 
 class Mark(NamedTuple):
@@ -39,6 +43,10 @@ class Files(ABC):
         with self.open(name) as file:
             return file.read()
 
+    def refuse_if_larger(self, name: str, size: int) -> None:
+        if size > LARGEST:
+            raise UserError(f"{self.path}: {name} holds {decimal(size)}, more than {decimal(LARGEST)}: remove it")
+
     @abstractmethod
     def mark(self, name: str) -> Mark: ...
 
@@ -52,6 +60,8 @@ class Files(ABC):
 
 
 class Folder(Files):
+    """Links are followed, wherever they lead: it is the user who names the folder, and many link to their images."""
+
     @cached_property
     def names(self) -> set[str]:
         found, visited = set(), set()
@@ -65,7 +75,11 @@ class Folder(Files):
         return found
 
     def open(self, name: str) -> BufferedIOBase:
-        return (self.path / name).open("rb")
+        path = self.path / name
+        if not path.is_file():  # to open a pipe would wait for ever
+            raise UserError(f"{self.path}: {name} is no file, or a link that leads nowhere: remove it")
+        self.refuse_if_larger(name, path.stat().st_size)
+        return path.open("rb")
 
     def mark(self, name: str) -> Mark:
         """Costs a read: size and date alone would miss an edit or notice a copy."""
@@ -96,13 +110,16 @@ class Zip(Files):
 
     @cached_property
     def names(self) -> set[str]:
-        names = {entry.filename for entry in self.handle.open().infolist() if not entry.is_dir()}
-        for name in sorted(names):
+        names = Counter(entry.filename for entry in self.handle.open().infolist() if not entry.is_dir())
+        for name, times in sorted(names.items()):
             if is_outside(name):
                 raise UserError(f"data.path={self.path} names {name!r}, outside the zip: pack it again")
-        return names
+            if times > 1:
+                raise UserError(f"data.path={self.path} holds {name!r} {times} times: pack it again")
+        return set(names)
 
     def open(self, name: str) -> BufferedIOBase:
+        self.refuse_if_larger(name, self.handle.open().getinfo(name).file_size)
         return self.handle.open().open(name)
 
     def mark(self, name: str) -> Mark:

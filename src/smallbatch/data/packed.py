@@ -4,7 +4,6 @@ STORE/store.json says how it was made; train.npy and held_out.npy hold uint8 pix
 train_labels.npy and held_out_labels.npy their classes.
 """
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,29 +14,37 @@ import torch
 from smallbatch.data.module import ImageData, Parts
 from smallbatch.data.store import Store
 from smallbatch.errors import UserError
+from smallbatch.files import read_json
 from smallbatch.notation import ImageSpec
 
 FORMAT = 1
 STAMP = "store.json"
+HOLDS = {"spec": dict, "class_names": list, "counts": dict, "made_with": dict, "made_from": str, "digest": str}
 
 
 def read_stamp(folder: Path) -> dict[str, Any]:
     if not (folder / STAMP).is_file():
         raise UserError(f"{folder} is no packed store: make one with `smallbatch prepare data=... out={folder}`")
     try:
-        stamp = json.loads((folder / STAMP).read_text())
-        found, _ = stamp["format"], [stamp[key] for key in ("spec", "class_names", "counts", "made_with", "digest")]
+        stamp = read_json(folder / STAMP)
+        found = stamp["format"]
+        if found != FORMAT:
+            raise UserError(f"{folder} has format {found}, this version reads {FORMAT}: prepare the store again")
+        odd = [f"{name}={stamp[name]}" for name, kind in HOLDS.items() if not isinstance(stamp[name], kind)]
+        numbers = [*ImageSpec(**stamp["spec"]), *(stamp["counts"][name] for name in Parts._fields)]
+        if odd or not all(type(number) is int for number in numbers):
+            raise ValueError(*odd, *numbers)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / STAMP} cannot be read ({error!r}): prepare the store again") from None
-    if found != FORMAT:
-        raise UserError(f"{folder} has format {found}, this version reads {FORMAT}: prepare the store again")
     return stamp
 
 
 def mapped(path: Path, shape: tuple[int, ...], dtype: type) -> torch.Tensor:
     """Pages are read when they are used; mode c, as a tensor must not share memory that it may not write to."""
     try:
-        array = np.load(path, mmap_mode="c")
+        if not path.is_file():
+            raise OSError("it is no file")
+        array = np.lib.format.open_memmap(path, mode="c")
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} is missing or cut short ({error}): copy or prepare the store again") from None
     if (array.shape, array.dtype) != (shape, dtype):

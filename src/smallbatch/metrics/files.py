@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.lib.npyio import NpzFile
 from PIL import Image
+from rich.filesize import decimal
 
-from smallbatch.data.decode import said, undecodable
+from smallbatch.data.decode import FORMATS, said, undecodable
 from smallbatch.data.decoded import Alike, Decoded, Extent
 from smallbatch.data.files import Folder, is_image
 from smallbatch.data.reading import chunks, refuse
@@ -22,6 +23,8 @@ from smallbatch.errors import UserError
 from smallbatch.notation import ImageSpec, Labels
 
 IMAGES, LABELS = "arr_0", "arr_1"  # guided-diffusion's names, which np.savez gives to what has none
+SMALL = 64 * 2**20  # bytes that an array may unpack to whatever its file holds
+BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 LOSSY = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP"}
 
 
@@ -143,7 +146,7 @@ def heads(files: Folder, names: list[str]) -> list[Head]:
 
 def head(files: Folder, name: str) -> Head:
     try:
-        with files.open(name) as file, Image.open(file) as image:
+        with files.open(name) as file, Image.open(file, formats=FORMATS) as image:
             return Head(image.size, image.mode in ("1", "L", "LA") or image.mode.startswith("I"))
     except Exception as error:  # a damaged file makes PIL raise almost anything
         raise undecodable(files, name, error) from None
@@ -169,11 +172,22 @@ def load(path: Path, setting: str, names: list[str]) -> list[np.ndarray]:
 @contextmanager
 def _opened(path: Path, setting: str) -> Iterator[NpzFile]:
     try:
+        if not path.is_file():
+            raise ValueError("it is no file")
         arrays = np.load(path, allow_pickle=False)
         if not isinstance(arrays, NpzFile):
             raise ValueError("it is one .npy array")
         with arrays:
+            refuse_bomb(arrays.zip, path.stat().st_size)
             yield arrays
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except BROKEN as error:
         reason = "it is no .npz, or holds Python objects" if "pickle" in str(error) else " ".join(str(error).split())
         raise UserError(f"{setting}={path} cannot be read ({reason}): copy it or write it again") from None
+
+
+def refuse_bomb(archive: zipfile.ZipFile, packed: int) -> None:
+    """Images and features do not shrink to a hundredth."""
+    most = 100 * packed + SMALL
+    for entry in archive.infolist():
+        if entry.file_size > most:
+            raise ValueError(f"{entry.filename} would unpack from {decimal(packed)} to {decimal(entry.file_size)}")

@@ -16,6 +16,7 @@ from smallbatch.data.shapes import ENDLESS
 from smallbatch.data.store import Source
 from smallbatch.errors import UserError
 from smallbatch.files import in_turn, replacing
+from smallbatch.metrics import stamps
 from smallbatch.metrics.extractors import Extractor
 from smallbatch.metrics.files import IMAGES, load, members, open_images
 from smallbatch.metrics.moments import Moments, MomentSums
@@ -119,12 +120,14 @@ def read(path: Path) -> Reference:
         return Reference(Moments(0, mean, covariance), None, None, None, str(path), marks)
     text, n = load(path, SETTING, ["stamp", "n"])
     try:
-        stamp = Stamp(**json.loads(str(text)))
-    except (ValueError, TypeError) as error:
+        stamp = stamps.read(str(text))
+        colours = Colours(*map(torch.from_numpy, load(path, SETTING, ["colour_mean", "colour_spread"])))
+        vectors = torch.from_numpy(load(path, SETTING, ["vectors"])[0]) if "vectors" in found else None
+        if vectors is not None and vectors.shape != (stamp.kept, len(mean)):
+            raise ValueError(f"vectors of shape {tuple(vectors.shape)}")
+        return Reference(Moments(int(n), mean, covariance), vectors, colours, stamp, str(path))
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{SETTING}={path}: its stamp cannot be read ({error}): make it again") from None
-    vectors = torch.from_numpy(load(path, SETTING, ["vectors"])[0]) if "vectors" in found else None
-    colours = Colours(*map(torch.from_numpy, load(path, SETTING, ["colour_mean", "colour_spread"])))
-    return Reference(Moments(int(n), mean, covariance), vectors, colours, stamp, str(path))
 
 
 def statistics(path: Path) -> list[Float64[np.ndarray, "..."]]:

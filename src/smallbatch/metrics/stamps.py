@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 from smallbatch.data.module import ImageData
 from smallbatch.data.packed import Packed
@@ -48,7 +48,8 @@ def stamp_of(
 ) -> Stamp:
     """Of `n` images of a part of `data`, which was built with `settings`. A store says what it was packed from."""
     made = data.stamp["made_with"] if isinstance(data, Packed) else settings
-    name = made.get("_target_", type(data).__name__).rsplit(".", 1)[-1]
+    name = str(made.get("_target_", "")).rpartition(".")[2]
+    name = name if name.isidentifier() else type(data).__name__  # it will be part of a file's name
     own = {key: value for key, value in made.items() if key not in ("_target_", "per_image")}
     stamp = of_images(name, data.spec, extractor, n, keep)
     how = resizing(name, own)
@@ -63,6 +64,17 @@ def of_images(name: str, spec: ImageSpec, extractor: Extractor, n: int, keep: in
 def fingerprints(data: ImageData) -> list[str]:
     """Its own, and for a store that of what it was packed from."""
     return [data.fingerprint] + ([data.stamp["made_from"]] if isinstance(data, Packed) else [])
+
+
+def read(text: str) -> Stamp:
+    """ValueError, TypeError or RecursionError where it is none."""
+    stamp = Stamp(**json.loads(text))
+    for name, hint in get_type_hints(Stamp).items():
+        if not isinstance(getattr(stamp, name), get_origin(hint) or hint):
+            raise ValueError(f"{name}={getattr(stamp, name)}")
+    if not all(isinstance(name, str) for name in stamp.images):
+        raise ValueError(f"images={stamp.images}")
+    return stamp
 
 
 class Resizing(NamedTuple):
