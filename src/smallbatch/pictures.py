@@ -1,12 +1,18 @@
-"""What people would rather see than read: image grids, and loss against noise level."""
+"""What people would rather see than read: image grids, curves against noise level, heat maps over time of training."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from einops import rearrange
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 from PIL import Image as PILImage
 
 from smallbatch.files import replacing
@@ -31,35 +37,102 @@ def save(picture: PILImage.Image, path: Path) -> None:
         picture.save(partial)
 
 
-LOGSNR = "log-SNR   (noise on the left, data on the right)"
+LOGSNR = "log-SNR"
+DIRECTION = f"{LOGSNR}   (noise on the left, data on the right)"
+BIN = 2.0  # width in log-SNR: as figures are recorded
+COLOURS, MARKERS = ("#0072B2", "#D55E00", "#009E73"), ("o", "s", "^")  # told apart by all eyes: Okabe & Ito 2008
+
+Curve = Mapping[float, float]  # value by log-SNR
+Heat = Mapping[int, Curve]  # by images seen: what was measured up to then
 
 
-def curves(series: Mapping[str, Mapping[float, float]], path: Path, title: str) -> None:
-    """One line per name: value against log-SNR, noise on the left, data on the right, on a log scale."""
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
+def curves(series: Mapping[str, Curve], title: str) -> PILImage.Image:
+    """One line per name: mean squared error against log-SNR, on a log scale."""
+    figure, (axes,) = _figure(6.4, 4.0)
     _lines(axes, series)
-    axes.set(xlabel=LOGSNR, ylabel="mean squared error", title=title, yscale="log")
+    axes.set(xlabel=DIRECTION, ylabel="mean squared error per value", yscale="log", title=title)
     axes.legend()
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=120)
+    return _drawn(figure)
 
 
-def panels(parts: Mapping[str, Mapping[str, Mapping[float, float]]], path: Path, logarithmic: Sequence[str]) -> None:
+def panels(parts: Mapping[str, Mapping[str, Curve]], logarithmic: Sequence[str], title: str) -> PILImage.Image:
     """Curves against log-SNR in panels, two beside each other, with one legend; those named on a log scale."""
     rows = math.ceil(len(parts) / 2)
-    figure = Figure(figsize=(9.6, 0.8 + 2.8 * rows), layout="constrained")
-    grid = figure.subplots(rows, 2, sharex=True, squeeze=False).flatten()
-    for axes, (title, series) in zip(grid, parts.items(), strict=False):
+    figure, grid = _figure(9.6, 1.4 + 2.6 * rows, rows, 2, sharex=True)
+    for axes, (name, series) in zip(grid, parts.items(), strict=False):
         _lines(axes, series)
-        axes.set(title=title, yscale="log" if title in logarithmic else "linear")
-    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    figure.supxlabel(LOGSNR, fontsize="medium")
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=120)
+        axes.set_title(name, fontsize="medium")
+        axes.set_yscale("log" if name in logarithmic else "linear")
+    grid[0].legend()
+    figure.suptitle(title)
+    figure.supxlabel(DIRECTION, fontsize="medium")
+    return _drawn(figure)
 
 
-def _lines(axes: Axes, series: Mapping[str, Mapping[float, float]]) -> None:
-    for name, points in series.items():
-        axes.plot(list(points), list(points.values()), marker="o", markersize=4, label=name)
+def heat(columns: Heat, title: str, unit: str) -> PILImage.Image:
+    """A value per log-SNR (data at the top) and time of training, on a log scale. White: nothing was measured."""
+    figure, (axes,) = _figure(7.2, 4.0)
+    cells, ticks = _cells(axes, columns, LogNorm()), LogLocator(subs=(1, 2, 5))
+    figure.colorbar(cells, ax=axes, label=unit, ticks=ticks, format="{x:g}").ax.minorticks_off()
+    axes.set(xlabel="images seen", ylabel=LOGSNR, title=title)
+    return _drawn(figure)
+
+
+def heats(parts: Mapping[str, Heat], title: str, unit: str) -> PILImage.Image:
+    """Heat maps beside each other, on one linear scale."""
+    values = [value for part in parts.values() for curve in part.values() for value in curve.values()]
+    figure, grid = _figure(3.2 * len(parts) + 1, 3.8, 1, len(parts), sharey=True)
+    for axes, (name, columns) in zip(grid, parts.items(), strict=True):
+        cells = _cells(axes, columns, Normalize(min(0.0, *values), max(values)))
+        axes.set_title(name, fontsize="medium")
+    grid[0].set_ylabel(LOGSNR)
+    figure.supxlabel("images seen", fontsize="medium")
+    figure.suptitle(title)
+    figure.colorbar(cells, ax=grid, label=unit, pad=0.02, fraction=0.08)
+    return _drawn(figure)
+
+
+def density(columns: Heat, whole: Curve, title: str) -> PILImage.Image:
+    """Share of rows per unit of log-SNR over time of training, and beside it of the `whole` run."""
+    figure, (axes, side) = _figure(8.0, 4.2, 1, 2, sharey=True, width_ratios=(4, 1))
+    cells = _cells(axes, columns, Normalize(0.0))
+    axes.set(xlabel="images seen", ylabel=LOGSNR)
+    side.barh(list(whole), list(whole.values()), height=BIN, color="#440154", edgecolor="white")
+    side.set(xlabel="whole run", xlim=(0, None))
+    side.xaxis.set_major_locator(MaxNLocator(2, prune="lower"))
+    side.grid(axis="x", alpha=0.3)
+    figure.suptitle(title)
+    figure.colorbar(cells, ax=[axes, side], label="share of rows per unit of log-SNR", pad=0.03, fraction=0.1)
+    return _drawn(figure)
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **how: Any) -> tuple[Figure, list[Axes]]:
+    """In inches, with room around the axes: to let matplotlib find that room takes longer than to draw."""
+    figure = Figure((width, height), dpi=120)
+    axes = figure.subplots(rows, columns, squeeze=False, **how).flatten().tolist()
+    above = 0.4 if len(axes) == 1 else 0.75  # a title, or one of the figure and one of each panel
+    left, bottom, right, top = 0.75 / width, 0.6 / height, 1 - 0.15 / width, 1 - above / height
+    figure.subplots_adjust(left, bottom, right, top, wspace=0.16 if "sharex" in how else 0.08, hspace=0.2)
+    return figure, axes
+
+
+def _lines(axes: Axes, series: Mapping[str, Curve]) -> None:
+    for (name, points), colour, marker in zip(series.items(), COLOURS, MARKERS, strict=False):
+        axes.plot(list(points), list(points.values()), color=colour, marker=marker, markersize=4, label=name)
     axes.grid(alpha=0.3)
+
+
+def _cells(axes: Axes, columns: Heat, norm: Normalize) -> QuadMesh:
+    """A column reaches back to the one before it."""
+    logsnr = sorted({logsnr for curve in columns.values() for logsnr in curve})
+    values = np.array([[curve.get(at, np.nan) for curve in columns.values()] for at in logsnr])
+    heights = [logsnr[0] - BIN / 2, *(at + BIN / 2 for at in logsnr)]
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+    return axes.pcolormesh([0, *columns], heights, np.ma.masked_invalid(values), norm=norm, cmap="viridis")
+
+
+def _drawn(figure: Figure) -> PILImage.Image:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return PILImage.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -8,7 +8,7 @@ from tests.tiny import tiny_denoiser
 from torch.utils.data import DataLoader
 
 from smallbatch.callbacks.heads import MEASURED, Heads, measured
-from smallbatch.callbacks.record import MetricsFile, read
+from smallbatch.callbacks.record import MetricsFile
 from smallbatch.densities import Uniform
 from smallbatch.draws import Stratified
 from smallbatch.fusing import ClosedForm, Gate
@@ -19,6 +19,7 @@ from smallbatch.module import DiffusionModule
 from smallbatch.notation import Batch, Condition, Observed
 from smallbatch.objective import Objective
 from smallbatch.predictions import V
+from smallbatch.recorded import read
 from smallbatch.tables import LinearBetas
 from smallbatch.teaching import OnHeads
 from smallbatch.timesteps import Timesteps

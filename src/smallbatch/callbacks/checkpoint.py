@@ -1,6 +1,5 @@
 """Checkpoints that survive a crash at any moment, and the run's weights in a form that anyone can load."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 
 from smallbatch.callbacks.cadence import ImagesCallback
 from smallbatch.errors import UserError
@@ -18,15 +18,15 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside the target and then takes its name; the checkpoint before it stays as previous.ckpt."""
+    """Writes aside and then takes the name; the checkpoint before it stays as previous.ckpt."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
         with replacing(path) as partial:
-            torch.save(checkpoint, partial)
+            with open(partial, "wb") as file:  # given a path, torch would not say why a write failed
+                torch.save(checkpoint, file)
             if path.exists():
-                with replacing(path.with_name(PREVIOUS)) as older:
-                    os.link(path, older)
+                path.replace(path.with_name(PREVIOUS))  # a crash here leaves that one, which is whole
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
@@ -38,7 +38,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class Checkpoint(ImagesCallback):
-    """Exports the weights by `export(trainer, module)` on rank 0, and then saves all that resuming needs.
+    """Exports the weights by `export(trainer, module)`, on every rank, and then saves all that resuming needs.
 
     Comes last among the callbacks: whatever they did at this step is in the checkpoint.
     """
@@ -51,8 +51,7 @@ class Checkpoint(ImagesCallback):
         return super().due(module) or module.interrupted
 
     def on_due(self, trainer: L.Trainer, module: DiffusionModule) -> None:
-        if trainer.is_global_zero:  # first, so that a finished checkpoint never stands beside older weights
-            self.export(trainer, module)
+        self.export(trainer, module)  # first, so that a finished checkpoint never stands beside older weights
         trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / LAST)
 
 
@@ -64,7 +63,8 @@ def last_good(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str
             return path, torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a truncated file fails in many ways
             warn(f"{path} cannot be read ({type(error).__name__}): falling back to the one before")
-            path.rename(path.with_suffix(".bad"))
+            if rank_zero_only.rank == 0:
+                path.rename(path.with_suffix(".bad"))
     if there:
         raise UserError(f"no checkpoint in {folder} can be read; move the folder away to start again")
     return None

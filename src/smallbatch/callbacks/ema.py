@@ -12,6 +12,7 @@ from smallbatch.callbacks.cadence import StepCallback, passed
 from smallbatch.ema import Average, Power, Profile, Weights, trainable
 from smallbatch.errors import UserError
 from smallbatch.posthoc import write_snapshot
+from smallbatch.sharding import whole_weights
 
 
 class EMA(StepCallback):
@@ -43,9 +44,10 @@ class EMA(StepCallback):
 
     @contextmanager
     def swapped(self, module: L.LightningModule, name: str | None = None) -> Iterator[None]:
-        """The network with averaged weights; before the first update, with its own."""
+        """The network with averaged weights, all of them on every rank; before the first update, with its own."""
         self._refuse("swap again")
-        with self.average(name).swapped(module.denoiser.network):
+        network = module.denoiser.network
+        with self.average(name).swapped(network), whole_weights(network):
             self.is_swapped = True
             try:
                 yield
@@ -53,11 +55,11 @@ class EMA(StepCallback):
                 self.is_swapped = False
 
     def weights(self, name: str | None = None) -> Weights:
-        """A float32 copy of an average, for export."""
+        """An average in float32, whole, on the CPU of the first rank. Every rank must call this."""
         average = self.average(name)
         if not average.weights:
             raise RuntimeError("there is no average before the first optimizer step")
-        return {key: value.clone() for key, value in average.weights.items()}
+        return average.for_file().weights
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.parameters = trainable(module.denoiser.network)
@@ -68,9 +70,11 @@ class EMA(StepCallback):
         self._refuse("update")
         for average in self.averages.values():
             average.update(self.parameters, module.images, module.batch)
-        if trainer.is_global_zero and passed(module.images, module.batch, self.snapshot_every_images):
-            folder = Path(trainer.default_root_dir) / "checkpoints" / "ema"
-            write_snapshot(folder / f"{module.images:09d}.safetensors", self.averages, module.images)
+        if passed(module.images, module.batch, self.snapshot_every_images):
+            averages = {name: average.for_file() for name, average in self.averages.items()}
+            if trainer.is_global_zero:
+                folder = Path(trainer.default_root_dir) / "checkpoints" / "ema"
+                write_snapshot(folder / f"{module.images:09d}.safetensors", averages, module.images)
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         self._refuse("save")

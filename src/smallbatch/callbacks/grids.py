@@ -4,11 +4,11 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import WandbLogger
 
 from smallbatch import pictures
 from smallbatch.callbacks.cadence import ImagesCallback
 from smallbatch.callbacks.ema import averaged
+from smallbatch.callbacks.record import show
 from smallbatch.data.images import to_pixels
 from smallbatch.errors import UserError
 from smallbatch.module import DiffusionModule
@@ -27,16 +27,14 @@ class SampleGrid(ImagesCallback):
         self.sampler, self.rows, self.seed = sampler, rows, seed
 
     def on_due(self, trainer: L.Trainer, module: DiffusionModule) -> None:
-        if trainer.is_global_zero:
-            module.eval()
-            with averaged(trainer, module), trainer.precision_plugin.forward_context():
-                picture = self.draw(module)
-            module.train()
+        module.eval()
+        with averaged(trainer, module), trainer.precision_plugin.forward_context():  # which takes every rank
+            picture = self.draw(module) if trainer.is_global_zero else None
+        module.train()
+        if picture:
             folder = Path(trainer.default_root_dir) / "samples"
             pictures.save(picture, folder / f"{module.images:09d}.png")
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_image("samples", [picture], step=module.images)
+            show(trainer, module, "samples", picture)
         trainer.strategy.barrier()
 
     def draw(self, module: DiffusionModule) -> pictures.PILImage.Image:

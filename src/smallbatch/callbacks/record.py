@@ -1,6 +1,7 @@
 """The local record of a run: every figure is a line of metrics.jsonl; other loggers mirror it."""
 
 import json
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from PIL.Image import Image
 
-from smallbatch.files import replacing
+from smallbatch.files import append
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,10 @@ class Figure:
 
     @property
     def label(self) -> str:
-        return self.name if self.logsnr is None else f"{self.name}/logsnr={self.logsnr:+.1f}"
+        """Its name in a dashboard, where all bins are one section: by_logsnr/val/v_mse/minus_05."""
+        if self.logsnr is None:
+            return self.name
+        return f"by_logsnr/{self.name}/{'minus' if self.logsnr < 0 else 'plus'}_{abs(self.logsnr):02.0f}"
 
 
 class MetricsFile(Logger):
@@ -58,38 +63,29 @@ class MetricsFile(Logger):
             row = {"images": images, "step": step, "seconds": round(seconds, 3), "name": figure.name}
             row |= {"value": figure.value, "n": figure.n, "logsnr": figure.logsnr}
             lines.append(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n")
-        with open(self.folder / "metrics.jsonl", "a") as file:
-            file.writelines(lines)
+        append(self.folder / "metrics.jsonl", "".join(lines))
 
     @rank_zero_only
     def event(self, text: str) -> None:
-        with open(self.folder / "events.log", "a") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        append(self.folder / "events.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
-
-def read(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl; a line that a crash cut short is left out."""
-    path = folder / "metrics.jsonl"
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
-
-
-def rewind(folder: Path, images: int) -> None:
-    """Drops what was recorded beyond `images`: the resumed run will record it again."""
-    kept = [row for row in read(folder) if row["images"] <= images]
-    with replacing(folder / "metrics.jsonl") as partial:
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    @rank_zero_only
+    def warn(self, text: str) -> None:
+        """An event that is also said at once."""
+        self.event(text)
+        print(text, file=sys.stderr, flush=True)
 
 
 def record(trainer: L.Trainer, module: L.LightningModule, figures: list[Figure]) -> None:
     """Writes figures to the local record, and then to its mirrors with images as their step."""
-    for logger in trainer.loggers:
-        if isinstance(logger, MetricsFile):
-            logger.write(figures, module.images, module.global_step, module.seconds)
-        else:
-            logger.log_metrics({f.label: f.value for f in figures}, step=module.images)
+    local, *mirrors = trainer.loggers
+    local.write(figures, module.images, module.global_step, module.seconds)
+    when = {"images": module.images, "seconds": module.seconds}
+    for mirror in mirrors:
+        mirror.log_metrics(when | {figure.label: figure.value for figure in figures}, step=module.images)
+
+
+def show(trainer: L.Trainer, module: L.LightningModule, name: str, picture: Image) -> None:
+    """Gives the mirrors a picture that is in the run folder."""
+    for mirror in trainer.loggers[1:]:
+        mirror.log_image(name, picture, module.images)
