@@ -89,7 +89,7 @@ def main(overrides):
         objects = instantiate(config.run, _convert_="all")
         turns = TakeTurns(config.compile)
         objects["callbacks"] |= {"turns": turns, "checkpoint": objects["callbacks"].pop("checkpoint")}
-        fit(config, objects, build(config, objects), Path(folder), MetricsFile(folder), Start(None, 0, 0.0))
+        fit(config, objects, build(config, objects), Path(folder), MetricsFile(folder), Start(None, 0, 0.0, 0.0))
     ours, bare = turns.ours[WARM_UP:], turns.bare[WARM_UP:]
     ratios = [a / b for a, b in zip(ours, bare, strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4)

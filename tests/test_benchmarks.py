@@ -29,7 +29,8 @@ class UNetModel(nn.Conv2d):
 def test_the_loop_benchmark_prints_its_ratio(capsys, monkeypatch):
     tiny = [word for word in TINY if not word.startswith(("experiment", "budget", "checkpoint", "log"))]
     benchmark = runpy.run_path(str(BENCHMARKS / "loop.py"))
-    monkeypatch.setitem(benchmark["main"].__globals__, "ROUNDS", 4)
+    for name, value in {"STEPS": 2, "ROUNDS": 4}.items():
+        monkeypatch.setitem(benchmark["main"].__globals__, name, value)
     benchmark["main"](tiny)
     assert "ratio" in capsys.readouterr().out
 
@@ -78,3 +79,10 @@ def test_the_data_benchmark_measures_every_part(capsys, monkeypatch):
     benchmark["main"]([])
     out = capsys.readouterr().out
     assert out.count("ratio") == 3 and "opening a store of 500 images" in out
+
+
+def test_the_report_benchmark_says_what_many_runs_cost(capfd, tmp_path):
+    runpy.run_path(str(BENCHMARKS / "report.py"))["main"](["runs=20", f"keep={tmp_path}"])
+    out = capfd.readouterr().out
+    assert "20 runs of 7 choices" in out and re.search(r"seconds +\d+\.\d\npeak memory +\d+ MiB\npage +0\.\d MiB", out)
+    assert "1 failed" in (tmp_path / "report.html").read_text()

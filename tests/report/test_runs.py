@@ -1,69 +1,114 @@
-"""From run folders to a table."""
+"""Run folders read back."""
 
+import fcntl
 import json
 
 import pytest
 
+from smallbatch import status
 from smallbatch.errors import UserError
-from smallbatch.report.runs import grouped, load
-from smallbatch.report.table import markdown
-
-VALUES = {("a", 0): 1.0, ("a", 1): 2.0, ("b", 0): 0.9, ("b", 1): 1.8}
-
-
-@pytest.fixture
-def runs(tmp_path):
-    for (choice, seed), value in VALUES.items():
-        folder = tmp_path / f"{choice}{seed}"
-        folder.mkdir()
-        (folder / "config.yaml").write_text(f"# smallbatch train x={choice} seed={seed} batch=8\nseed: {seed}\n")
-        row = {"images": 16, "seconds": 1.0, "name": "val/v_mse"}
-        rows = [row | {"images": 8, "value": 9.0}, row | {"value": value}, row | {"value": value, "logsnr": 1.0}]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return [load(folder, "val/v_mse", ["name"]) for folder in sorted(tmp_path.iterdir())]
+from smallbatch.report import runs
+from smallbatch.report.choices import grouped
+from tests.report.folders import make
 
 
-def test_runs_are_grouped_by_the_words_in_which_they_differ(runs):
-    groups = grouped(runs)
-    assert {label: sorted(by_seed) for label, by_seed in groups.items()} == {"x=a": [0, 1], "x=b": [0, 1]}
-    assert groups["x=b"][1].mean == 1.8 and groups["x=b"][1].images == 16
+def read(folder):
+    return runs.read(folder, ("name", "price"))
 
 
-def test_the_table_is_paired_and_best_first(runs):
-    rows = markdown(grouped(runs), "x=a").splitlines()[2:]
-    assert rows[0] == "| `x=b` | 1.3500 | **-10.00 % [-10.00, -10.00]** | 2 | -10.0 |"
-    assert rows[1] == "| `x=a` | 1.5000 | baseline | 2 | +0.0 |"
+def test_a_run_says_what_it_was_and_what_it_cost(tmp_path):
+    run = read(make(tmp_path / "a", "x=a seed=3 name=other", {8: 9.0, 7200: 1.0}))
+    assert (run.settings, run.seed, run.command) == ({"x": "a"}, 3, "smallbatch train x=a seed=3 name=other")
+    assert run.points["val/v_mse"] == [(8, 0.8, 9.0), (7200, 720.0, 1.0)]
+    assert run.bins["val/v_mse"][7200] == {-1.0: 1.0, 1.0: 1.0} and run.spent == {-1.0: 6, 1.0: 2}
+    assert (run.device_hours, run.money, run.flops) == (0.4, 1.0, 7_200_000)
 
 
-def test_a_run_without_its_command_is_refused(tmp_path, runs):
-    (tmp_path / "a0" / "config.yaml").write_text("seed: 0\n")
-    with pytest.raises(UserError, match="does not begin with the command"):
-        load(tmp_path / "a0", "val/v_mse", [])
+def test_a_price_given_comes_before_the_runs_own(tmp_path):
+    folder = make(tmp_path / "a", "x=a", {3600 * 10: 1.0})
+    assert runs.read(folder, (), price=10.0).money == 20
 
 
 @pytest.mark.parametrize("words", ["batch=8 x=a seed=0", "+seed=0 x=b x=a batch=8", "x=a batch=8 name=other"])
-def test_the_order_of_words_their_repetition_and_what_changes_no_result_do_not_matter(words, tmp_path, runs):
-    (tmp_path / "a0" / "config.yaml").write_text(f"# smallbatch train {words}\n")
-    again = load(tmp_path / "a0", "val/v_mse", ["name"])
-    assert (again.settings, again.seed) == (runs[0].settings, 0)
+def test_the_order_of_words_their_repetition_and_what_changes_no_result_do_not_matter(words, tmp_path):
+    run = read(make(tmp_path / "a", words, {8: 1.0}))
+    assert (run.settings, run.seed) == ({"batch": "8", "x": "a"}, 0)
 
 
-def test_twins_are_refused_and_named(tmp_path, runs):
-    (tmp_path / "a0" / "config.yaml").write_text("# smallbatch train x=a seed=1 batch=8\n")
-    with pytest.raises(UserError, match=r"a0 and .*a1 have the same settings and seed"):
-        grouped([load(folder, "val/v_mse", []) for folder in sorted(tmp_path.iterdir())])
+@pytest.mark.parametrize("head", ["seed: 0", "# smallbatch train 'x", "# smallbatch train seed=one"])
+def test_a_run_without_its_words_is_refused(head, tmp_path):
+    folder = make(tmp_path / "a", "x=a", {8: 1.0})
+    (folder / "config.yaml").write_text(f"{head}\n")
+    with pytest.raises(UserError, match=r"a/config\.yaml"):
+        read(folder)
 
 
-def test_only_seeds_that_both_have_count_and_without_any_there_is_no_comparison(runs):
-    groups = grouped(runs)
-    one = markdown({"x=a": {0: groups["x=a"][0]}, "x=b": groups["x=b"]}, "x=a").splitlines()[2]
-    assert one == "| `x=b` | 0.9000 | -10.00 %, one seed | 1 | -10.0 |"
-    with pytest.raises(UserError, match=r"x=b has the seeds \[1\], the baseline \[0\]"):
-        markdown({"x=a": {0: groups["x=a"][0]}, "x=b": {1: groups["x=b"][1]}}, "x=a")
+@pytest.mark.parametrize(
+    "line", ["{", "5", '{"name": "val/v_mse", "images": "x"}', '{"name": "val/v_mse", "value": NaN}']
+)
+def test_a_line_that_is_no_figure_is_left_out(line, tmp_path):
+    folder = make(tmp_path / "a", "x=a", {8: 1.0})
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(line + "\n")
+    assert len(read(folder).points["val/v_mse"]) == 1
 
 
-def test_a_metric_without_a_mean_is_refused(tmp_path, runs):
-    row = {"images": 16, "seconds": 1.0, "name": "heads/x0_wins", "value": 0.5, "logsnr": 1.0}
-    (tmp_path / "a0" / "metrics.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(UserError, match="has no mean"):
-        load(tmp_path / "a0", "heads/x0_wins", [])
+@pytest.mark.parametrize("entry", [{"state": "<b>"}, {"images": "many"}, {"seconds": float("nan")}])
+def test_a_status_of_another_kind_is_refused(entry, tmp_path):
+    folder = make(tmp_path / "a", "x=a", {8: 1.0})
+    (folder / "status.json").write_text(json.dumps({"state": "finished"} | entry))
+    with pytest.raises(UserError, match=r"status\.json"):
+        read(folder)
+
+
+def test_a_run_that_nobody_trains_was_interrupted(tmp_path):
+    folder = make(tmp_path / "a", "x=a", {8: 1.0}, state="training")
+    assert read(folder).status.state == "interrupted"
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert read(folder).status.state == "training"
+
+
+def test_a_run_from_before_there_was_a_status_has_its_events(tmp_path):
+    folder = make(tmp_path / "a", "x=a", {8: 1.0})
+    (folder / "status.json").unlink()
+    assert read(folder).status == status.Status("interrupted", 8, 0.8)
+    (folder / "events.log").write_text("2026-01-01 10:00:00 started\n2026-01-01 10:01:00 finished at 8 images\n")
+    assert read(folder).status.state == "finished"
+
+
+def test_a_failed_run_shows_the_end_of_its_log_as_a_terminal_left_it(tmp_path):
+    folder = make(tmp_path / "a", "x=a", {}, state="failed", error="no")
+    (folder / "job.log").write_text("".join(f"{i}\n" for i in range(99)) + "1 %\r2 %\n\x1b[31mred\x1b[0m\n")
+    assert read(folder).log.splitlines()[-3:] == ["98", "2 %", "red"] and read(folder).log.count("\n") < 25
+
+
+def test_scores_come_with_their_floor_and_what_is_to_know_of_them(tmp_path):
+    folder = make(tmp_path / "a", "x=a", {8: 1.0}, metric="metrics/fd_classifier@40")
+    (folder / "metrics").mkdir()
+    scores = [
+        {"name": "fd_classifier@40", "value": 1.0, "marks": ["few"]},
+        {"name": "fd_classifier_floor@40", "value": 0.5},
+    ]
+    for stem in ("000000008", "guidance_2"):
+        (folder / "metrics" / f"{stem}.json").write_text(json.dumps({"metrics": scores}))
+    (folder / "metrics" / "other.json").write_text("[]")
+    run = read(folder)
+    assert run.scores["metrics/fd_classifier@40"] == (0.5, ("few",))
+    assert run.points["metrics/fd_classifier@40 of guidance_2"] == [(8, 0.8, 1.0)]
+
+
+def test_folders_within_a_run_are_no_runs(tmp_path):
+    inner = make(tmp_path / "b" / "run", "x=a", {8: 1.0})
+    make(inner / "wandb" / "copy", "x=a", {8: 1.0})
+    make(tmp_path / "a", "x=a", {8: 1.0})
+    assert list(runs.folders(tmp_path)) == [tmp_path / "a", inner]
+
+
+def test_runs_are_grouped_by_the_words_in_which_they_differ(tmp_path):
+    for i, words in enumerate(["x=a seed=0 k=1", "x=a seed=1 k=1", "x=b seed=0 k=1", "k=1 seed=0 x=b"]):
+        make(tmp_path / str(i), words, {8 + i: 1.0})
+    made, left_out = grouped([read(folder) for folder in runs.folders(tmp_path)])
+    assert {choice.label: list(choice.runs) for choice in made} == {"x=a": [0, 1], "x=b": [0]}
+    assert made[1].first.folder.name == "3"  # of twins the one that went further
+    assert "2: the same settings and seed as" in left_out[0] and len(left_out) == 1

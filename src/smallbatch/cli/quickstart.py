@@ -7,16 +7,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from smallbatch.callbacks.record import read
+from smallbatch.cli.main import dispatch
 from smallbatch.errors import UserError
+from smallbatch.recorded import read
 
 GUIDANCE = 1.5
 
 
 def run(words: list[str]) -> None:
     """Further words go to `train`."""
-    from smallbatch.cli.main import dispatch
-
     program = sys.argv[0]
     folder = dispatch("train", [program, "train", "experiment=digits", *words])
     if rank_zero_only.rank > 0:  # another device's process: it has trained, and that was all
@@ -28,6 +27,7 @@ def run(words: list[str]) -> None:
     scores = folder / "metrics" / f"guidance_{GUIDANCE}.json"
     dispatch("evaluate", [program, "evaluate", f"samples={out}", f"run={folder}", "n=null", f"out={scores}"])
     show(folder, out)
+    dispatch("report", [program, "report", f"runs={folder}", f"out={folder / 'report.html'}"])
 
 
 def show(folder: Path, out: Path) -> None:

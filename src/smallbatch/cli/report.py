@@ -1,41 +1,72 @@
-"""`smallbatch report`: run folders -> a table of paired differences."""
+"""`smallbatch report`: run folders -> one page, a table, or figures for other programs."""
 
-import difflib
+import glob
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
-from smallbatch.cli.runs import ELSEWHERE
-from smallbatch.errors import UserError
+from smallbatch.cli.naming import ELSEWHERE
+from smallbatch.errors import UserError, printable
 from smallbatch.files import replacing
-from smallbatch.report.runs import Label, grouped, load
-from smallbatch.report.table import markdown
+from smallbatch.report import choices, compared, runs
+from smallbatch.report.markdown import markdown
+from smallbatch.report.page import page
+from smallbatch.report.tidy import tidy
+
+FORMATS = {".html": page, ".md": lambda made: f"{heading(made)}\n\n{markdown(made)}\n", ".csv": tidy}
 
 
-def run(config: DictConfig) -> None:
-    folders = sorted(found.parent for found in Path(str(config.runs)).glob("**/metrics.jsonl"))
-    runs = [found for folder in folders if (found := load(folder, config.metric, ELSEWHERE))]
-    if not runs:
-        raise UserError(f"runs={config.runs}: no run there has measured {config.metric}; give a folder of run folders")
-    images = sorted({found.images for found in runs})
-    if len(images) > 1:
-        least = min(runs, key=lambda found: found.images)
-        raise UserError(f"runs={config.runs}: measured at unequal images {images}; let {least.folder} finish")
-    groups = grouped(runs)
-    baseline = chosen(str(config.baseline), list(groups))
-    minutes = sum(found.seconds for found in runs) / 60
-    text = f"{config.metric} at {images[0]:,} images; {len(runs)} runs, {minutes:.0f} minutes of training in all\n\n"
-    text += markdown(groups, baseline) + "\n"
-    print(text, end="")
-    if config.out:
-        with replacing(Path(config.out)) as partial:
-            partial.write_text(text)
+def run(config: DictConfig) -> Path | None:
+    """What was written; None where the table went to the terminal."""
+    out = None if config.out is None else Path(str(config.out))
+    if out is not None and out.suffix not in FORMATS:
+        raise UserError(f"out={out} must end in {', '.join(FORMATS)}")
+    for name, value in {"images": config.images, "price.per_device_hour": config.price.per_device_hour}.items():
+        if value is not None and (not isinstance(value, int | float) or value <= 0):
+            raise UserError(f"{name}={value} must be a number above 0")
+    made = read(config)
+    if out is None:
+        print(*map(printable, FORMATS[".md"](made).split("\n")), sep="\n", end="")
+    else:
+        with replacing(out) as partial:
+            partial.write_text(FORMATS[out.suffix](made), encoding="utf-8", errors="replace")
+        print(f"{heading(made)}\n  {out}")
+    for line in made.left_out:
+        print(f"left out: {line}")
+    return out
 
 
-def chosen(baseline: str, labels: list[Label]) -> Label:
-    """The label that says `baseline`, or a word whose value it is."""
-    for label in labels:
-        if baseline in (label, label.partition("=")[2]):
-            return label
-    near = difflib.get_close_matches(baseline, labels, cutoff=0.1) or labels
-    raise UserError(f"baseline={baseline} is none of these runs; nearest: {', '.join(near)}")
+def read(config: DictConfig) -> compared.Report:
+    found, left_out = [], []
+    for folder in folders(config.runs):
+        try:
+            found.append(runs.read(folder, ELSEWHERE, config.price.per_device_hour))
+        except UserError as error:
+            left_out.append(str(error))
+    if not found:
+        raise UserError(left_out[0] if left_out else f"runs={config.runs}: no run folder there; name what train made")
+    made, twins = choices.grouped(found)
+    labels = [choice.label for choice in made]
+    baseline = labels[0] if len(labels) > 1 else None
+    if config.baseline is not None:
+        words = config.baseline if isinstance(config.baseline, ListConfig) else [config.baseline]
+        baseline = choices.chosen([str(word) for word in words], made)
+    return compared.report(made, str(config.metric), baseline, config.images, left_out + twins)
+
+
+def folders(given: str | ListConfig) -> list[Path]:
+    """The run folders in folders, named or as globs; each once."""
+    asked = [str(one) for one in given] if isinstance(given, ListConfig) else [str(given)]
+    there = [Path(path) for one in asked for path in sorted(glob.glob(one)) or [one]]
+    for path in there:
+        if not path.is_dir():
+            raise UserError(f"runs={path}: there is no such folder")
+    return list(dict.fromkeys(found for path in there for found in runs.folders(path)))
+
+
+def heading(made: compared.Report) -> str:
+    hours = sum(run.device_hours for run in made.runs)
+    where = f"{made.main.metric} at {made.main.images:,} images; " if made.main else ""
+    count = {"run": len(made.runs), "choice": len(made.choices)}
+    runs, rows = (f"{n} {what}{'s' * (n != 1)}" for what, n in count.items())
+    return f"{where}{runs} of {rows}, {hours:.2f} device-hours in all"

@@ -4,33 +4,46 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from scipy import stats
+from scipy import special
+
+ALPHA = 0.05
 
 
 class Interval(NamedTuple):
-    """A mean and its 95 % confidence interval by Student's t; of a single value, without ends (nan)."""
+    """A mean, its 95 % interval and the p of "it is 0", by Student's t; nan for what a single value lacks."""
 
     mean: float
     low: float
     high: float
     n: int
-
-    @property
-    def real(self) -> bool:
-        """Whether 0 lies outside."""
-        return self.low > 0 or self.high < 0
+    p: float
 
 
 def interval(values: Sequence[float]) -> Interval:
     n, mean = len(values), math.fsum(values) / len(values)
     if n < 2:
-        return Interval(mean, math.nan, math.nan, n)
+        return Interval(mean, math.nan, math.nan, n, math.nan)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    reach = float(stats.t.ppf(0.975, n - 1)) * spread
-    return Interval(mean, mean - reach, mean + reach, n)
+    reach = float(special.stdtrit(n - 1, 1 - ALPHA / 2)) * spread
+    if spread == 0:
+        return Interval(mean, mean, mean, n, float(mean == 0))
+    return Interval(mean, mean - reach, mean + reach, n, 2 * float(special.stdtr(n - 1, -abs(mean) / spread)))
 
 
-def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval:
-    """Of ours from theirs, in percent of theirs, over the seeds that both have."""
-    shared = sorted(seed for seed in ours.keys() & theirs.keys() if theirs[seed])
-    return interval([100 * (ours[seed] / theirs[seed] - 1) for seed in shared])
+def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval | None:
+    """Of ours from theirs, in percent of theirs, over the seeds that both have and whose theirs is above 0."""
+    shared = sorted(seed for seed in ours.keys() & theirs.keys() if theirs[seed] > 0)
+    return interval([100 * (ours[seed] / theirs[seed] - 1) for seed in shared]) if shared else None
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p of a family of tests, corrected: no more than 5 % of families hold a false one below 0.05.
+
+    Holm 1979: from the smallest on, the k-th of m counts m - k + 1 times, and none less than the one before.
+    """
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    corrected, least = [0.0] * len(p), 0.0
+    for k, i in enumerate(order):
+        least = max(least, min(1.0, (len(p) - k) * p[i]))
+        corrected[i] = least
+    return corrected

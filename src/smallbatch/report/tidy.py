@@ -1,0 +1,29 @@
+"""A report as a table for other programs: CSV, a row for every run and metric, every digit."""
+
+import csv
+import io
+
+from smallbatch.report.compared import Report
+
+COLUMNS = ("run", "choice", "seed", "state", "metric", "value", "images", "seconds", "compared")
+COLUMNS += ("device_hours", "money", "flops", "command", "error")
+
+
+def tidy(report: Report) -> str:
+    """The value at the images compared, else (compared=0) the last; a run that has measured nothing has one row."""
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for choice in report.choices:
+        for seed, run in choice.runs.items():
+            start, end = [run.folder, choice.label, seed, run.status.state], [run.device_hours, run.money, run.flops]
+            end += [run.command, run.status.error]
+            rows = []
+            for metric in report.comparisons:
+                cell = report.comparisons[metric].cells.get(choice.label)
+                point = cell and cell.points.get(seed)
+                last = point or next(iter(run.points.get(metric, [])[-1:]), None)
+                if last:
+                    rows.append([*start, metric, last.value, last.images, last.seconds, int(point is not None), *end])
+            table.writerows(rows or [[*start, None, None, run.status.images, run.status.seconds, 0, *end]])
+    return out.getvalue()

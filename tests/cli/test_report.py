@@ -1,0 +1,79 @@
+"""`smallbatch report`, and a budget of money, as typed."""
+
+from pathlib import Path
+
+import pytest
+
+from smallbatch import status
+from smallbatch.cli.naming import run_id
+from tests.cli import TINY
+from tests.report.folders import make
+from tests.test_configs import config
+
+
+@pytest.fixture
+def two(tmp_path):
+    for folder, choice in {"one": "v", "two": "eps"}.items():
+        for seed in (0, 1):
+            values = {8: 2.0, 16: 1.0 + seed / 10}
+            make(tmp_path / "runs" / folder / str(seed), f"prediction={choice} seed={seed} name={folder}", values)
+
+
+def test_without_out_the_table_comes_to_the_terminal(two, smallbatch):
+    said = smallbatch("report", "runs=runs", "baseline=v")
+    assert (
+        said.startswith("val/v_mse at 16 images; 4 runs of 2 choices")
+        and "| `prediction=v` | 1.0500 | baseline |" in said
+    )
+
+
+@pytest.mark.parametrize("runs", ["runs", "runs/*", "[runs/one,runs/two]", "[runs/one,runs]"])
+@pytest.mark.parametrize(
+    "out, holds", [("a.html", "<!doctype html>"), ("b/a.md", "| `prediction=eps` |"), ("a.csv", "run,")]
+)
+def test_the_ending_of_out_says_what_is_written(runs, out, holds, two, smallbatch):
+    said = smallbatch("report", f"runs={runs}", f"out={out}")
+    assert "4 runs of 2 choices" in said and out in said and holds in Path(out).read_text()
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_reported(two, smallbatch):
+    Path("runs/two/1/config.yaml").write_text("seed: 1\n")
+    said = smallbatch("report", "runs=runs", "out=a.html")
+    assert "3 runs" in said and "left out: runs/two/1/config.yaml does not begin with the command" in said
+    assert "runs/two/1/config.yaml does not begin" in Path("a.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["out=a.pdf"], "out=a.pdf must end in .html, .md, .csv"),
+        (["runs=nowhere"], "runs=nowhere: there is no such folder"),
+        (["metric=val/x"], "metric=val/x was not measured by any of these runs; they have val/v_mse"),
+        (["baseline=w"], "baseline=w is none of these rows; nearest: prediction="),
+        (["images=-8"], "images=-8 must be a number above 0"),
+        (["price.per_device_hour=much"], "price.per_device_hour=much must be a number above 0"),
+    ],
+)
+def test_a_wrong_word_is_refused(words, said, two, refused):
+    assert said in refused("report", "runs=runs", *words)
+
+
+def test_training_ends_when_the_money_is_spent(smallbatch, refused):
+    words = [word for word in TINY if not word.startswith("budget")]
+    words += ["budget.images=null", "budget.money=0.002", "curve.points=null", "samples.every_images=null"]
+    assert "budget.money=0.002 needs a price" in refused("train", *words)
+    smallbatch("train", *words, "price.per_device_hour=18")  # 0.4 seconds
+    (folder,) = Path("runs/digits").iterdir()
+    known = status.read(folder)
+    assert known.state == "finished" and 0.4 <= known.seconds < 20
+    assert "already trained" in smallbatch("train", *words, "price.per_device_hour=18")
+
+
+def test_the_price_does_not_change_the_run_and_the_budget_does():
+    assert run_id(config(), "") == run_id(config("price.per_device_hour=2"), "")
+    assert run_id(config(), "") != run_id(config("budget.money=2"), "")
+
+
+def test_a_plan_says_what_may_be_spent(smallbatch):
+    said = smallbatch("train", *TINY, "dry_run=true", "budget.money=2.5", "price.per_device_hour=2")
+    assert "money            2.5" in said
