@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smallbatch.errors import UserError
+from smallbatch.sharding import for_file, local, part_of
 
 Weights = dict[str, Tensor]
 
@@ -87,12 +88,18 @@ class Average:
             return
         changed = self.weights.keys() ^ parameters.keys()
         assert not changed, f"the averaged parameters changed: {sorted(changed)}"
-        current = [parameters[name].float() for name in self.weights]
-        torch._foreach_lerp_(list(self.weights.values()), current, 1 - self.profile.keep(images, batch))
+        current = [local(parameters[name]).float() for name in self.weights]
+        torch._foreach_lerp_([*map(local, self.weights.values())], current, 1 - self.profile.keep(images, batch))
 
     def follow(self, parameters: Mapping[str, Tensor]) -> None:
-        """Moves a loaded average to where the parameters are."""
-        self.weights = {name: value.to(parameters[name].device) for name, value in self.weights.items()}
+        """Moves a loaded average to where the parameters are, shared out as they are."""
+        self.weights = {name: part_of(value, parameters[name]) for name, value in self.weights.items()}
+
+    def for_file(self) -> "Average":
+        """The same, whole, on the CPU of the first rank. Every rank must call this."""
+        gathered = Average(self.profile)
+        gathered.weights = {name: for_file(value) for name, value in self.weights.items()}
+        return gathered
 
     @contextmanager
     def swapped(self, module: nn.Module) -> Iterator[None]:
@@ -109,7 +116,7 @@ class Average:
 @torch.no_grad()
 def overwrite(parameters: Mapping[str, Tensor], values: Weights) -> None:
     for name, value in values.items():
-        parameters[name].copy_(value)
+        local(parameters[name]).copy_(local(value))
 
 
 def trainable(network: nn.Module) -> dict[str, nn.Parameter]:

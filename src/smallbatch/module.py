@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from smallbatch.denoiser import Denoiser
+from smallbatch.ema import trainable
 from smallbatch.errors import UserError
 from smallbatch.learning_rates import LearningRate
 from smallbatch.notation import Batch, Observed
 from smallbatch.objective import Objective
 from smallbatch.randomness import Step, seed_layers
+from smallbatch.sharding import clip_, shard
 
 
 class DiffusionModule(L.LightningModule):
@@ -46,6 +48,11 @@ class DiffusionModule(L.LightningModule):
         self.observed: Observed | None = None  # all rows of the last optimizer step
         self._micro_batches: list[Observed] = []
 
+    def configure_model(self) -> None:
+        """Where the strategy shares weights out, the network's: never the schedule, the objective, or a buffer."""
+        if self.device_mesh is not None:
+            shard(self.denoiser.network, self.device_mesh["data_parallel"])
+
     @property
     def images(self) -> int:
         """Rows of all optimizer steps done."""
@@ -71,7 +78,7 @@ class DiffusionModule(L.LightningModule):
             if beta1 is not None:
                 group["betas"] = (beta1, *group["betas"][1:])
         trained = [p for group in optimizer.param_groups for p in group["params"]]
-        self.grad_norm = nn.utils.clip_grad_norm_(trained, self.clip_norm, foreach=True).detach()
+        self.grad_norm = clip_(trained, self.clip_norm)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Optimizer, closure: Callable) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, closure)
@@ -89,7 +96,11 @@ class DiffusionModule(L.LightningModule):
         return Observed(*(None if f is None else f.flatten(0, 1) for f in fields))
 
     def configure_optimizers(self) -> Optimizer:
-        optimizer = self.optimizer(p for p in self.parameters() if p.requires_grad)
+        network = {*trainable(self.denoiser.network).values()}
+        optimizer = self.optimizer(p for p in self.parameters() if p in network)
+        learned = [p for p in self.parameters() if p.requires_grad and p not in network]
+        if learned:  # in a group of their own: no optimizer takes one of which some are shared out and some are not
+            optimizer.add_param_group({"params": learned})
         if self.lr_schedule.beta1(self.progress) is not None and "betas" not in optimizer.defaults:
             names = f"{type(self.lr_schedule).__name__} moves beta1, and {type(optimizer).__name__} has none"
             raise UserError(f"lr_schedule: {names}: use optimizer=adamw, or lr_schedule=linear for the rate alone")

@@ -11,6 +11,7 @@ class Network(nn.Module, ABC):
     """A map from a noised image, what the clock says and what else is known, to `outputs` images side by side."""
 
     classes: int  # whose labels it hears; 0: none
+    block_types: tuple[type[nn.Module], ...] = ()  # what most of its weights lie in, part after part, none in another
     low_resolution: int | None = None  # pixels per side of the `Condition.image` that it enlarges; None: it takes none
 
     @abstractmethod

@@ -94,6 +94,8 @@ class Parts:
 class UNet(Network):
     """Down to the coarsest stage and up again; each layer up also sees what its mirror image on the way down gave."""
 
+    block_types = (Block, SpatialAttention)
+
     def __init__(
         self,
         spec: ImageSpec,
