@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from smallbatch.cli.runs import run_id
+from smallbatch.cli.naming import run_id
 from smallbatch.denoiser import Denoiser
 from smallbatch.notation import ImageSpec
 from smallbatch.sampler import Sampler
@@ -48,6 +48,7 @@ def test_a_leaf_builds(choice):
     assert isinstance(denoiser, Denoiser) and module.configure_optimizers().param_groups
     order = [*run["callbacks"]]
     assert order[0] == "budget" and order[-2:] == ["checkpoint", "metrics"]
+    assert {"losses", "heads", "validation"} < set(order[: order.index("pictures")])
 
 
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.startswith("sampler")])
@@ -83,7 +84,8 @@ def test_a_trainer_brings_what_its_device_likes_and_the_command_line_wins(words,
 def test_the_run_id_depends_on_what_a_trainer_brings_and_not_on_the_trainer():
     spelled_out = config("trainer=cpu", "precision=bf16", "compile=true", "channels_last=true")
     assert run_id(config("trainer=gpu"), "") == run_id(spelled_out, "") != run_id(config("trainer=cpu"), "")
-    assert run_id(config("trainer=auto"), "") == run_id(config("trainer=ddp", "devices=2"), "")
+    for several in (["trainer=ddp", "devices=2", "nodes=2"], ["trainer=fsdp", "devices=4"]):
+        assert run_id(config("trainer=auto"), "") == run_id(config(*several), "")
 
 
 @pytest.mark.parametrize("group", ["schedule", "prediction", "weighting", "timesteps/draw"])

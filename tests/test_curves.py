@@ -4,7 +4,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from smallbatch.cli.runs import run_id
+from smallbatch.cli.naming import run_id
 from smallbatch.curves import COLUMNS, curve, measure, middle, read, row_of, rows_of, write
 from smallbatch.densities import Density
 from smallbatch.draws import IID

@@ -95,7 +95,7 @@ def write_snapshot(path: Path, averages: Mapping[str, Average], images: int) -> 
 
 def load_snapshots(folder: Path) -> list[Snapshot]:
     """Every average in the folder's snapshot files, oldest first; no weights are read yet."""
-    return [snapshot for path in sorted(Path(folder).glob("*.safetensors")) for snapshot in inside(path)]
+    return [snapshot for path in sorted(Path(folder).glob("[!.]*.safetensors")) for snapshot in inside(path)]
 
 
 def inside(path: Path) -> list[Snapshot]:

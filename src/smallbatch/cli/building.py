@@ -58,9 +58,13 @@ def _settings(config: DictConfig, name: str) -> Iterator[tuple[str, str, Any]]:
 def _hints(config: DictConfig) -> dict[str, Any]:
     """Annotations of what `_target_` takes, where it is ours."""
     target = str(config.get("_target_", ""))
-    if not target.startswith("smallbatch."):
+    return hints_of(get_object(target)) if target.startswith("smallbatch.") else {}
+
+
+def hints_of(made: Any) -> dict[str, Any]:
+    """Annotations of what a class or function of ours takes; of others nothing."""
+    if not made.__module__.startswith("smallbatch."):
         return {}
-    made = get_object(target)
     return typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
 
 
@@ -68,6 +72,8 @@ def _said(hint: Any) -> str:
     kind, parts = typing.get_origin(hint), typing.get_args(hint)
     if kind in (typing.Union, types.UnionType):
         return " or ".join(map(_said, parts))
+    if kind is typing.Literal:
+        return " or ".join(map(str, parts))
     if kind in (list, Sequence):
         return f"a list, each entry {_said(parts[0])}"
     return WORDS.get(hint, str(hint))

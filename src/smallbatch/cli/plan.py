@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from smallbatch.cli import disk, runs
+from smallbatch.cli import devices, disk, naming
 from smallbatch.data.module import ImageData
 from smallbatch.data.stream import micro_batch
 from smallbatch.denoiser import Denoiser
@@ -63,10 +63,14 @@ def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
     spec, problem = look(config, data)
     denoiser = on_meta(objects["denoiser"], spec)
     parameters, (flops, activations) = count(denoiser.network), measure(denoiser)
-    rows = micro_batch(config.batch, config.devices, config.accumulation)
+    processes = config.devices * config.nodes
+    rows = micro_batch(config.batch, processes, config.accumulation)
     averages = len(config.ema.profiles)
     images = config.budget.images
     kept = activations * rows // (2 if config.precision == "bf16" else 1)
+    held = parameters * 4 * (4 + averages)
+    if devices.shares_weights(config):
+        held = held // processes + parameters * 4  # all weights, where they are measured
     return {
         "data": problem or f"{spec.channels}x{spec.size}x{spec.size}, {spec.classes or 'no'} classes",
         "parameters": parameters,
@@ -74,9 +78,10 @@ def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
         "steps": math.ceil(images / config.batch) if images else None,
         "images": images,
         "minutes": config.budget.minutes,
+        "money": config.budget.money,
         "flops": flops * images if images else None,
         "disk_bytes": disk.needed(parameters, config),
-        "memory_bytes": parameters * 4 * (4 + averages) + kept,
+        "memory_bytes": held + kept,
         "run_folder": folder(config, data),
     }
 
@@ -84,7 +89,7 @@ def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
 def folder(config: DictConfig, data: ImageData) -> str | None:
     """Unknown where the data cannot be read: its fingerprint is part of the name."""
     try:
-        return str(runs.run_folder(config, data.fingerprint))
+        return str(naming.run_folder(config, data.fingerprint))
     except UserError:
         return None
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from smallbatch.cli import runs
 from smallbatch.cli.building import from_config
+from smallbatch.cli.naming import HOW_READ
 from smallbatch.data.edm_zip import write_zip
 from smallbatch.data.module import ImageData, Parts
 from smallbatch.data.packing import pack, refuse_too_large
 from smallbatch.errors import UserError
 from smallbatch.files import alone
 
-NOT_BY = (*runs.HOW_READ, "batch", "seed", "flip")  # what the pixels do not depend on
+NOT_BY = (*HOW_READ, "batch", "seed", "flip")  # what the pixels do not depend on
 
 
 def run(config: DictConfig) -> None:

@@ -1,7 +1,7 @@
 """Where a run begins: its folder, locked and described, and the checkpoint it goes on from."""
 
 import shlex
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +10,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from smallbatch.callbacks.checkpoint import last_good
-from smallbatch.callbacks.record import MetricsFile, rewind
+from smallbatch.callbacks.record import MetricsFile
 from smallbatch.cli import runs
 from smallbatch.errors import UserError
 from smallbatch.files import replacing
+from smallbatch.recorded import rewind
 
 
 class Start(NamedTuple):
@@ -22,6 +23,7 @@ class Start(NamedTuple):
     checkpoint: Path | None
     images: int
     seconds: float
+    device_seconds: float
 
 
 def open_folder(config: DictConfig, folder: Path) -> MetricsFile:
@@ -29,33 +31,29 @@ def open_folder(config: DictConfig, folder: Path) -> MetricsFile:
     if rank_zero_only.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         runs.lock(folder)
-        with replacing(folder / "config.yaml") as partial:
-            partial.write_text(f"# {command()}\n{OmegaConf.to_yaml(config, resolve=True)}")
+        describe(folder, config, HydraConfig.get().overrides.task if HydraConfig.initialized() else [])
     return MetricsFile(folder)
 
 
-def command() -> str:
-    """What to type for this run again, also where it is one job of a sweep."""
-    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return shlex.join(["smallbatch", "train", *words])
+def describe(folder: Path, config: DictConfig, words: Sequence[str]) -> None:
+    """config.yaml: what to type for this run again, and all that this means."""
+    with replacing(folder / "config.yaml") as partial:
+        command = shlex.join(["smallbatch", "train", *words])
+        partial.write_text(f"# {command}\n{OmegaConf.to_yaml(config, resolve=True)}")
 
 
 def find_start(resume: str, folder: Path, local: MetricsFile, batch: int) -> Start:
     """The newest whole checkpoint; the record is wound back to it."""
 
-    def warn(text: str) -> None:
-        local.event(text)
-        print(text, file=sys.stderr)
-
     if resume not in ("auto", "never", "must"):
         raise UserError(f"{resume=}: give auto, never or must")
-    found = last_good(folder / "checkpoints", warn)
+    found = last_good(folder / "checkpoints", local.warn)
     if resume == "never" and found:
         raise UserError(f"resume=never, but {folder} already holds a checkpoint; resume=auto goes on with it")
     if resume == "must" and not found:
         raise UserError(f"resume=must, but {folder} holds no checkpoint; resume=auto starts a new run")
-    path, saved = found or (None, {"global_step": 0, "callbacks": {"Budget": {"seconds": 0.0}}})
-    start = Start(path, saved["global_step"] * batch, saved["callbacks"]["Budget"]["seconds"])
+    path, saved = found or (None, {"global_step": 0, "callbacks": {"Budget": {"seconds": 0.0, "device_seconds": 0.0}}})
+    start = Start(path, saved["global_step"] * batch, **saved["callbacks"]["Budget"])
     if rank_zero_only.rank == 0:
-        rewind(folder, start.images)
+        rewind(folder, start.images, local.warn)
     return start

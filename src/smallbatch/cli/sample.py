@@ -33,7 +33,7 @@ class Drawing(NamedTuple):
 
 def run(config: DictConfig) -> None:
     check(config)
-    out = Path(config.out or Path(config.run) / "samples" / f"{describe(config)}.npz")
+    out = Path(config.out or runs.within(Path(config.run), "samples") / f"{describe(config)}.npz")
     if out.suffix != ".npz":
         raise UserError(f"out={out} must end in .npz")
     drawing = drawing_of(config, "cuda" if torch.cuda.is_available() else "cpu")

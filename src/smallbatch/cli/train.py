@@ -3,54 +3,64 @@
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from smallbatch import pictures
+from smallbatch import status
 from smallbatch.callbacks.budget import Budget
 from smallbatch.callbacks.checkpoint import AtomicCheckpointIO
 from smallbatch.callbacks.ema import EMA
-from smallbatch.callbacks.record import MetricsFile, read
-from smallbatch.cli import disk, plan, runs
+from smallbatch.callbacks.mirrors import Mirror
+from smallbatch.callbacks.record import MetricsFile
+from smallbatch.callbacks.wandb import sync_command
+from smallbatch.cli import cluster, devices, disk, lifeline, naming, plan, runs
 from smallbatch.cli.building import from_config
 from smallbatch.cli.resume import Start, find_start, open_folder
 from smallbatch.data.module import ImageData
 from smallbatch.data.stream import micro_batch, whole_images
 from smallbatch.denoiser import Denoiser, Steps
 from smallbatch.errors import UserError
-from smallbatch.mixtures import HEADS
 from smallbatch.module import DiffusionModule
 from smallbatch.randomness import key
+from smallbatch.status import Status
 
 Export = Callable[[L.Trainer, DiffusionModule], None]
 
 
 def run(config: DictConfig) -> Path | None:
     """The run folder; None after a dry run."""
+    lifeline.follow()
     check(config)
     objects = from_config(config.run)
     check_timesteps(objects)
     if config.dry_run:
         plan.show(plan.plan(config, objects), config.out)
         return None
-    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("trainer=gpu, but no GPU is at hand: use trainer=cpu, or trainer=auto to take what there is")
+    cluster.check(config.devices, config.nodes)
+    devices.check(config)
     try:
         module = build(config, objects)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"this configuration does not build: {type(error).__name__}: {error}") from error
-    folder = runs.run_folder(config, objects["data"].fingerprint)
-    disk.check_room(folder, disk.needed(plan.count(module.denoiser.network), config))
+    folder = naming.run_folder(config, objects["data"].fingerprint)
+    if rank_zero_only.rank == 0:  # the others would look while it writes
+        disk.check_room(folder, disk.needed(plan.count(module.denoiser.network), config))
     local = open_folder(config, folder)
     start = find_start(config.resume, folder, local, config.batch)
     budget: Budget = objects["callbacks"]["budget"]
-    if budget.spent(start.images, start.seconds) >= 1:
+    if budget.spent(*start[1:]) >= 1:
         say(f"already trained: {folder}")
+        known = status.read(folder) or Status("finished", devices=config.devices * config.nodes)
+        note(folder, replace(known, state="finished", images=start.images, seconds=start.seconds, error=None))
         finish(folder)
         return folder
     objects["callbacks"]["metrics"].prepare(objects["data"])
@@ -63,7 +73,7 @@ def run(config: DictConfig) -> Path | None:
 
 
 def check(config: DictConfig) -> None:
-    for name, least in {"batch": 1, "per_image": 1, "devices": 1, "accumulation": 1, "seed": 0}.items():
+    for name, least in {"batch": 1, "per_image": 1, "devices": 1, "nodes": 1, "accumulation": 1, "seed": 0}.items():
         if not isinstance(config[name], int) or config[name] < least:
             raise UserError(f"{name}={config[name]} must be a whole number, at least {least}")
     for group in ("data", "optimizer"):
@@ -72,7 +82,7 @@ def check(config: DictConfig) -> None:
     if config.data.per_image != config.per_image:
         raise UserError(f"data.per_image={config.data.per_image} follows per_image={config.per_image}: set that alone")
     whole_images(config.batch, config.per_image)
-    micro_batch(config.batch, config.devices, config.accumulation)
+    micro_batch(config.batch, config.devices * config.nodes, config.accumulation)
     if config.precision not in config.precisions:
         raise UserError(f"precision={config.precision} is not known: use {' or '.join(config.precisions)}")
 
@@ -129,22 +139,36 @@ def fit(
     flops, _ = plan.measure(plan.on_meta(objects["denoiser"], data.spec))
     callbacks["speed"] = callbacks["speed"](flops_per_image=flops)
     callbacks["checkpoint"] = callbacks["checkpoint"](export=exporter(config, folder, data, callbacks["ema"]))
+    others = mirrors(config, objects["logger"], folder, local, start.images)
     trainer = objects["trainer"](
         callbacks=list(callbacks.values()),
-        logger=[local, *mirrors(config, objects["logger"], folder, start.images)],
-        plugins=[AtomicCheckpointIO()],
+        logger=[local, *others],
+        plugins=[AtomicCheckpointIO(), *cluster.environment()],
         default_root_dir=folder,
     )
     local.event(f"resumed at {start.images} images" if start.checkpoint else "started")
     say(f"{'resuming' if start.checkpoint else 'training'} in {folder}")
+    device = device_name(trainer.strategy.root_device)
+    known = Status("training", start.images, start.seconds, config.devices * config.nodes, device, flops)
+    note(folder, known)
+    if config.devices > 1:
+        lifeline.lead()
     try:
         trainer.fit(module, data, ckpt_path=start.checkpoint, weights_only=True)
-    except UserError as error:
-        local.event(str(error))
+    except Exception as error:
+        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        images, seconds = max(start.images, module.images), max(start.seconds, module.seconds)
+        with suppress(UserError):  # a disk too full for the checkpoint may be too full for this
+            local.event(text)
+            note(folder, replace(known, state="failed", images=images, seconds=seconds, error=text))
+        close(others, folder, "failed")
         raise
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # what follows in this process is alone
-    local.event(f"{'interrupted' if module.interrupted else 'finished'} at {module.images} images")
+    state = "interrupted" if module.interrupted else "finished"
+    local.event(f"{state} at {module.images} images")
+    note(folder, replace(known, state=state, images=module.images, seconds=module.seconds))
+    close(others, folder, state)
 
 
 def exporter(config: DictConfig, folder: Path, data: L.LightningDataModule, ema: EMA) -> Export:
@@ -163,20 +187,42 @@ def exporter(config: DictConfig, folder: Path, data: L.LightningDataModule, ema:
     return export
 
 
-def mirrors(config: DictConfig, loggers: dict[str, Any], folder: Path, images: int) -> list[Any]:
-    """The other loggers, under the run's own name, so that a resumed run goes on in the same record.
+def mirrors(config: DictConfig, loggers: dict[str, Any], folder: Path, local: MetricsFile, images: int) -> list[Mirror]:
+    """The other loggers, on rank 0, under names of their own, so that a resumed run goes on in the same record.
 
     Unlike metrics.jsonl they cannot be wound back. Lightning's CSV logger deletes what it finds: a table a start.
     """
-    versions = {"csv": f"{folder.name}_from_{images}"}
-    made = []
-    for name, logger in loggers.items():
-        try:
-            made.append(logger(save_dir=folder, version=versions.get(name, folder.name)))
-        except ModuleNotFoundError as error:
-            raise UserError(f"logger={name} needs its package ({error}): pip install 'smallbatch[{name}]'") from None
-        made[-1].log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    if rank_zero_only.rank > 0:
+        return []
+    hydra = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    choices = {group: str(choice) for group, choice in hydra.items() if choice and not group.startswith("hydra/")}
+    own = {
+        "csv": {"version": f"{folder.name}_from_{images}"},
+        "tensorboard": {"version": folder.name},
+        "wandb": {"choices": choices, "seed": config.seed, "warn": local.warn},
+    }
+    known = OmegaConf.to_container(config, resolve=True)
+    del known["run"]  # repeats the rest
+    made = [Mirror(name, partial(make, save_dir=folder, **own[name]), local.warn) for name, make in loggers.items()]
+    for mirror in made:
+        mirror.log_hyperparams(known | {"choices": choices, "folder": str(folder)})
     return made
+
+
+def close(mirrors: list[Mirror], folder: Path, state: str) -> None:
+    for mirror in mirrors:
+        mirror.close(state)
+    if mirrors and (command := sync_command(folder)):
+        say(f"to upload what Weights & Biases has not got: {command}")
+
+
+@rank_zero_only
+def note(folder: Path, known: Status) -> None:
+    status.write(folder, known)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 @rank_zero_only
@@ -186,32 +232,8 @@ def say(text: str) -> None:
 
 @rank_zero_only
 def finish(folder: Path) -> None:
-    """Draws the held-out error, and which head wins where there are several, and says where to look."""
-    rows = [row for row in read(folder) if "logsnr" in row]
-    errors = latest(rows, {f"val/{name}_mse": name for name in ("x0", "eps", "v")})
-    pictures.curves(errors, folder / "loss_per_logsnr.png", "Held-out error per noise level")
-    drawn = ["loss_per_logsnr.png", *(["loss_curve.csv"] if (folder / "loss_curve.csv").exists() else [])]
-    if any(row["name"].startswith("heads/") for row in rows):
-        parts = {what: latest(rows, {f"heads/{head}_{key}": head for head in HEADS}) for key, what in OF_HEADS.items()}
-        pictures.panels(parts, folder / "heads_per_logsnr.png", logarithmic=[OF_HEADS["v_mse"]])
-        drawn.append("heads_per_logsnr.png")
-    for what in ("samples", *drawn, "metrics.jsonl", "model.safetensors"):
-        say(f"  {folder / what}")
-
-
-OF_HEADS = {
-    "v_mse": "Training error in v",
-    "weight": "Weight in the fused velocity",
-    "wins": "Share of wins: smallest error in v",
-    "wins_raw": "Share of wins: smallest error in its own space",
-}
-
-
-def latest(rows: list[dict[str, Any]], names: dict[str, str]) -> dict[str, dict[float, float]]:
-    """Of each name, under its label: the values of the last record, by log-SNR."""
-    rows = [row for row in rows if row["name"] in names]
-    series: dict[str, dict[float, float]] = {label: {} for label in names.values()}
-    for row in rows:
-        if row["images"] == rows[-1]["images"]:
-            series[names[row["name"]]][row["logsnr"]] = row["value"]
-    return series
+    """Says where to look."""
+    drawn = sorted(path.name for path in folder.glob("*.png"))
+    for what in ("samples", *drawn, "loss_curve.csv", "metrics.jsonl", "model.safetensors"):
+        if (folder / what).exists():
+            say(f"  {folder / what}")
