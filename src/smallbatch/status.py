@@ -20,6 +20,7 @@ class Status:
     state: State
     images: int = 0
     seconds: float = 0.0  # of training, over all resumptions
+    device_seconds: float = 0.0  # the same, times the devices that each resumption had
     devices: int = 1
     device: str = "cpu"
     flops_per_image: int | None = None

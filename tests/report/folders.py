@@ -29,7 +29,7 @@ def make(
         ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     last = max(values, default=0)
-    status.write(folder, status.Status(state, last, last / 10, 2, "cpu", 1000, error))
+    status.write(folder, status.Status(state, last, last / 10, last / 5, 2, "cpu", 1000, error))
     return folder
 
 

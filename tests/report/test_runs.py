@@ -69,12 +69,20 @@ def test_a_run_that_nobody_trains_was_interrupted(tmp_path):
         assert read(folder).status.state == "training"
 
 
-def test_a_run_from_before_there_was_a_status_has_its_events(tmp_path):
+def test_a_killed_run_came_as_far_as_its_record(tmp_path):
+    """Since it was resumed with 3 images, 0.5 s and one device-second, on two devices."""
+    folder = make(tmp_path / "a", "x=a", {8: 1.0})
+    status.write(folder, status.Status("training", 3, 0.5, 1.0, devices=2))
+    known = read(folder).status
+    assert (known.state, known.images, known.seconds) == ("interrupted", 8, 0.8)
+    assert known.device_seconds == pytest.approx(1.0 + 2 * 0.3)
+    assert "ended without a word" in known.error
+
+
+def test_a_folder_without_a_status_is_no_run(tmp_path):
     folder = make(tmp_path / "a", "x=a", {8: 1.0})
     (folder / "status.json").unlink()
-    assert read(folder).status == status.Status("interrupted", 8, 0.8)
-    (folder / "events.log").write_text("2026-01-01 10:00:00 started\n2026-01-01 10:01:00 finished at 8 images\n")
-    assert read(folder).status.state == "finished"
+    assert list(runs.folders(tmp_path)) == []
 
 
 def test_a_failed_run_shows_the_end_of_its_log_as_a_terminal_left_it(tmp_path):

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from smallbatch.errors import UserError
 from smallbatch.report.choices import Choice, Label
+from smallbatch.report.figures import Point
 from smallbatch.report.measures import better, is_floor
 from smallbatch.report.paired import ALPHA, Interval, difference, holm, interval
-from smallbatch.report.runs import Point, Run
+from smallbatch.report.runs import Run
 
 BySeed = Mapping[float, Mapping[int, float]]  # values by log-SNR and seed
 NEAR = 0.02  # counts of images that differ by less are equal: a batch ends where it ends
