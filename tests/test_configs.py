@@ -102,3 +102,26 @@ def test_the_lists_of_leaves_that_other_tests_run_over_are_complete(group):
 @pytest.mark.parametrize("name", LEAVES["experiment"])
 def test_an_experiment_names_its_run_folder_after_itself(name):
     assert config(f"experiment={name}").name == name
+
+
+SWITCHED = {
+    "digits": ["experiment=digits"],
+    "cifar10": ["data=cifar10", "network=unet_cifar", "trainer=gpu", "batch=128", "budget.images=4000000"],
+}
+
+
+@pytest.mark.parametrize("where", SWITCHED)
+@pytest.mark.parametrize("sweep", ["predictions_by_timesteps", "small_batch", "learning_rates"])
+def test_a_sweep_runs_on_digits_and_on_cifar10(sweep, where):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        whole = compose("train", [f"sweep={sweep}", *SWITCHED[where]], return_hydra_config=True)
+    params = {name: values.split(",") for name, values in whole.hydra.sweeper.params.items()}
+    for which in (0, -1):
+        words = {word.partition("=")[0]: word for word in SWITCHED[where]}
+        words |= {name: f"{name}={values[which]}" for name, values in params.items()}
+        composed = config(f"sweep={sweep}", *words.values())
+        assert composed.name == sweep and composed.data._target_.lower().endswith(where)
+        run = instantiate(composed.run, _convert_="all")
+        with torch.device("meta"):
+            denoiser = run["denoiser"](spec=ImageSpec(3, {"digits": 16, "cifar10": 32}[where], 10))
+            assert run["module"](denoiser=denoiser).configure_optimizers().param_groups

@@ -1,11 +1,13 @@
 """Jobs as processes: packed, failing, stopped, taken by another launch."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -86,11 +88,48 @@ def test_a_second_launch_skips_what_is_finished_and_tries_the_rest_again(tmp_pat
     assert launch(found) == ["finished before", "finished"]
 
 
-def test_a_job_that_another_launch_holds_is_left_to_it(tmp_path):
+@contextmanager
+def trained(job):
+    """As a run that somebody started by hand holds its folder."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with open(job.folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.mark.parametrize("holds", [Job.alone, trained])
+def test_a_job_in_another_process_is_left_to_it_and_begun_should_that_one_not_finish_it(holds, tmp_path):
     theirs, ours = script(tmp_path / "theirs", FINISH), script(tmp_path / "ours", FINISH)
-    with theirs.alone():
-        assert launch([theirs, ours], cores=1) == ["in another launch", "finished"]
-    assert status.read(theirs.folder) is None
+    launched, seen = Launch([theirs, ours], Machine([], 1)), []
+    process = holds(theirs)
+    process.__enter__()
+
+    def dies():
+        while launched.states[ours] != "finished":
+            time.sleep(0.05)
+        seen.append((launched.states[theirs], theirs.log.exists()))
+        process.__exit__(None, None, None)
+
+    watcher = threading.Thread(target=dies)
+    watcher.start()
+    launched.run()
+    watcher.join()
+    assert seen == [("in another process", False)]
+    assert set(launched.states.values()) == {"finished"}
+
+
+def test_a_failure_is_not_written_over_a_run_that_somebody_else_trains(tmp_path):
+    job = script(tmp_path / "theirs", FINISH)
+    with trained(job):
+        status.write(job.folder, Status("training", images=8))
+        job.failed("refused")
+    assert status.read(job.folder) == Status("training", images=8)
+
+
+def test_a_job_that_somebody_stopped_leaves_the_sweep_unfinished(tmp_path):
+    with pytest.raises(UserError, match="1 of 1 jobs failed"):
+        launch([script(tmp_path / "stopped", "raise SystemExit(128 + 15)")])
+    assert status.read(tmp_path / "stopped") is None  # the run itself has said that it was interrupted
 
 
 def test_a_job_killed_from_outside_has_failed(tmp_path):
@@ -127,6 +166,25 @@ def test_a_signal_stops_every_job_and_starts_no_more(number, tmp_path):
     assert stopped.value.code == 128 + number
     assert [launched.states[job] for job in found] == ["interrupted", "interrupted", "waiting"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Interrupting(Script):
+    @property
+    def command(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().command
+
+
+def test_a_signal_while_jobs_are_started_reaches_the_one_being_started_and_starts_no_more(tmp_path):
+    found = [
+        script(tmp_path / "0", WAIT),
+        Interrupting(**vars(script(tmp_path / "1", WAIT))),
+        script(tmp_path / "2", WAIT),
+    ]
+    launched = Launch(found, Machine([], 3))
+    with pytest.raises(SystemExit):
+        launched.run()
+    assert [launched.states[job] for job in found] == ["interrupted", "interrupted", "waiting"]
 
 
 def test_the_second_signal_kills_jobs_that_do_not_listen(tmp_path):

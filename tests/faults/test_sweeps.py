@@ -29,7 +29,7 @@ def test_a_sweep_started_twice_at_once_trains_every_job_once(tmp_path):
         told = [[line.split(str(folder))[0] for line in text.splitlines() if str(folder) in line] for text in said]
         (mine,) = (one for one in told if any("running" in line for line in one))
         (other,) = (one for one in told if one is not mine)
-        assert any("in another launch" in line or "finished before" in line for line in other)
+        assert any("in another process" in line or "finished before" in line for line in other)
 
 
 @pytest.mark.faults

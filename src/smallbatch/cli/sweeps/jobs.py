@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from smallbatch.cli.sweeps.places import Place
 from smallbatch.errors import UserError, printable
 from smallbatch.files import alone
 from smallbatch.recorded import read
+from smallbatch.report.outcome import held
 
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR")
 RANKS += ("MASTER_PORT", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
@@ -44,16 +45,22 @@ class Job:
     def command(self) -> list[str]:
         return [sys.executable, "-m", "smallbatch.cli.main", "train", *self.words]
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Holds this job against other launches; BlockingIOError if one of them has it."""
-        return alone(self.folder / "job")
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Holds this job against other launches; BlockingIOError if one of them has it, or a run trains it."""
+        with alone(self.folder / "job"):
+            if held(self.folder):
+                raise BlockingIOError
+            yield
 
     def finished(self) -> bool:
         known = status.read(self.folder)
         return known is not None and known.state == "finished"
 
     def failed(self, why: str) -> None:
-        """Records a failure, also of a job that had no time to record anything itself."""
+        """Records a failure, also of a job that had no time to record anything itself; but not over who trains it."""
+        if held(self.folder):
+            return
         known = status.read(self.folder) or status.Status("failed", devices=self.config.devices * self.config.nodes)
         status.write(self.folder, replace(known, state="failed", error=why))
 
@@ -68,11 +75,12 @@ class Job:
         return [printable(line) for line in written[-lines:]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Running:
     process: subprocess.Popen
     place: Place
     held: ExitStack  # the job's lock and its log
+    told: int = 0  # how many signals it has been sent
     since: float = field(default_factory=time.monotonic)
 
 

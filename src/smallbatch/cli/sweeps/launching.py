@@ -16,47 +16,50 @@ from smallbatch.cli.sweeps.places import Machine
 from smallbatch.errors import UserError
 
 LOOK_SECONDS = 0.2
+WAITING, ELSEWHERE = "waiting", "in another process"
 
 
 class Launch:
-    """Jobs start in their order. `states` says of each: waiting, running, or what became of it."""
+    """Jobs start in their order. `states` says of each: waiting, running, or what became of it.
+
+    One that another process trains is waited for, and begun here should that process end without finishing it.
+    """
 
     def __init__(self, jobs: Sequence[Job], machine: Machine):
         for job in jobs:
             machine.check(job.gpus, job.cores)
         self.machine = machine
-        self.states = {job: "finished before" if job.finished() else "waiting" for job in jobs}
+        self.states = {job: "finished before" if job.finished() else WAITING for job in jobs}
         self.running: dict[Job, Running] = {}
-        self.asked: int | None = None  # the signal that asked to stop
+        self.asked: list[int] = []  # the signals that asked to stop
 
     def run(self) -> None:
-        """Returns when every job has ended. UserError if some failed."""
+        """Returns when every job is finished. UserError if some ended otherwise."""
         with self.stoppable(), Board(self.states, self.running) as board:
             while self.look(board):
                 board.show()
                 time.sleep(LOOK_SECONDS)
             board.show()
-        if self.asked is not None:
+        if self.asked:
             print("stopped; the same command goes on", file=sys.stderr)
-            sys.exit(128 + self.asked)
-        failed = [job for job, state in self.states.items() if state == "failed"]
-        if failed:
-            logs = " ".join(str(job.log) for job in failed[:3])
-            raise UserError(
-                f"{len(failed)} of {len(self.states)} jobs failed (see {logs}); the same command tries again"
-            )
+            sys.exit(128 + self.asked[-1])
+        lost = [job for job, state in self.states.items() if not state.startswith("finished")]
+        if lost:
+            logs = " ".join(str(job.log) for job in lost[:3])
+            raise UserError(f"{len(lost)} of {len(self.states)} jobs failed (see {logs}); the same command tries again")
 
     def look(self, board: Board) -> bool:
         """Ends what has ended, starts what there is room for; whether there is more to come."""
+        self.pass_on()
         for job, running in list(self.running.items()):
             code = running.process.poll()
             if code is not None:
                 self.end(job, code, board)
-        if self.asked is None:
-            for job in [job for job, state in self.states.items() if state == "waiting"]:
-                if not self.start(job):
-                    break  # in turn: a job that needs much room would otherwise wait for ever
-        return bool(self.running) or (self.asked is None and "waiting" in self.states.values())
+        to_come = [job for job, state in self.states.items() if state in (WAITING, ELSEWHERE)]
+        for job in to_come:
+            if self.asked or not self.start(job):
+                break  # in turn: a job that needs much room would otherwise wait for ever
+        return bool(self.running) or (bool(to_come) and not self.asked)
 
     def start(self, job: Job) -> bool:
         """Whether there was room."""
@@ -66,11 +69,10 @@ class Launch:
         held = ExitStack()
         try:
             held.enter_context(job.alone())
-            if job.finished():  # by another launch, meanwhile
-                self.states[job] = "finished before"
+            self.states[job] = "finished before" if job.finished() else "running"
         except BlockingIOError:
-            self.states[job] = "in another launch"
-        if self.states[job] != "waiting":
+            self.states[job] = ELSEWHERE
+        if self.states[job] != "running":
             held.close()
             self.machine.give_back(place)
             return True
@@ -86,14 +88,14 @@ class Launch:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C comes to us alone, and we pass it on
         )
-        self.running[job], self.states[job] = Running(process, place, held), "running"
+        self.running[job] = Running(process, place, held)
         return True
 
     def end(self, job: Job, code: int, board: Board) -> None:
         running = self.running.pop(job)
         if code == 0:
             self.states[job] = "finished"
-        elif self.asked is not None or code > 128:  # a run that a signal asked to stop, and that has saved
+        elif self.asked or code > 128:  # a run that a signal asked to stop, and that has saved
             self.states[job] = "interrupted"
         else:
             self.states[job] = "failed"
@@ -104,16 +106,20 @@ class Launch:
         running.held.close()
         self.machine.give_back(running.place)
 
+    def pass_on(self) -> None:
+        """The first signal lets every job save and stop, the second kills them all."""
+        for running in self.running.values():
+            for number in self.asked[running.told :]:
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.killpg(running.process.pid, signal.SIGKILL if running.told else number)
+                running.told += 1
+
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """The first signal lets every job save and stop, the second kills them all."""
+        """Signals are noted here, and passed on by the loop: to every job, whenever it was started."""
 
         def ask(number: int, frame: FrameType | None) -> None:
-            passed_on = number if self.asked is None else signal.SIGKILL
-            self.asked = number
-            for running in self.running.values():
-                with suppress(ProcessLookupError):  # it has just ended
-                    os.killpg(running.process.pid, passed_on)
+            self.asked.append(number)
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
