@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from smallbatch.callbacks.checkpoint import AtomicCheckpointIO, last_good
 from smallbatch.callbacks.record import Figure, MetricsFile
@@ -90,6 +91,24 @@ def test_a_checkpoint_that_is_cut_short_is_set_aside_for_the_one_before(size, tm
     io.save_checkpoint({"step": 4}, path)
     assert io.load_checkpoint(tmp_path / "previous.ckpt")["step"] == 2  # the good one is still there
     assert (tmp_path / "last.bad").exists()
+
+
+def test_no_checkpoint_is_set_aside_where_none_can_be_read(tmp_path):
+    for name in ("last.ckpt", "previous.ckpt"):
+        (tmp_path / name).write_bytes(b"PK")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"no checkpoint in .*last.ckpt: \w+, previous.ckpt: \w+"):
+            last_good(tmp_path, pytest.fail)
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "previous.ckpt"}
+
+
+def test_only_rank_0_sets_a_broken_checkpoint_aside(tmp_path, monkeypatch):
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "previous.ckpt")
+    (tmp_path / "last.ckpt").write_bytes(b"PK")
+    for rank, name in ((1, "last.ckpt"), (0, "last.bad")):
+        monkeypatch.setattr(rank_zero_only, "rank", rank)
+        assert last_good(tmp_path, lambda text: None)[1] == {"step": 1}
+        assert (tmp_path / name).exists()
 
 
 def test_the_record_is_wound_back_to_the_checkpoint_and_forgets_a_broken_line(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from smallbatch import densities, predictions
+from smallbatch.cli.naming import run_id
 from tests.leaves import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +46,14 @@ def test_a_command_shown_composes(command, words):
     overrides = [word.split(",")[0] for word in shlex.split(words) if word != "-m"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         assert compose(command, overrides)
+
+
+def test_the_commands_for_several_gpus_go_on_with_each_other():
+    text = (ROOT / "docs" / "many_gpus.md").read_text().replace("\\\n", " ")
+    shown = re.findall(r"train (experiment=cifar10_one_gpu [^#\n]*)", text)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        ids = {run_id(compose("train", shlex.split(words)), "") for words in shown}
+    assert len(shown) == 4 and len(ids) == 1
 
 
 def test_the_tree_shown_names_every_file_of_the_package():

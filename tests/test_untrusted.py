@@ -385,7 +385,7 @@ def test_a_checkpoint_that_is_a_program_is_not_run(tmp_path):
     torch.save({"global_step": Trap(tmp_path / "trace")}, tmp_path / "c" / "last.ckpt")
     assert "no checkpoint in" in refused(last_good, tmp_path / "c", lambda text: None)
     assert not (tmp_path / "trace").exists()
-    torch.load(tmp_path / "c" / "last.bad", weights_only=False)
+    torch.load(tmp_path / "c" / "last.ckpt", weights_only=False)
     assert (tmp_path / "trace").exists()  # the trap works
 
 
@@ -408,6 +408,20 @@ def data_of(folder):
 def test_a_runs_data_are_built(run):
     config = "data:\n  _target_: smallbatch.data.digits.Digits\n  batch: 4\n  seed: 0\n  size: 8\n"
     assert data_of(run(denoiser(), config=config)).spec == ImageSpec(1, 8, 10)
+
+
+@cases("archive", [False, True])
+def test_a_runs_data_are_not_fetched_to_where_the_run_says(archive, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.url", "http://localhost:9/cifar-10-python.tar.gz")
+    there = tmp_path / "there"
+    if archive:
+        there.mkdir()
+        (there / "cifar-10-python.tar.gz").write_bytes(b"something else")
+    before = [*tmp_path.glob("there/**/*")]
+    config = f"data:\n  _target_: smallbatch.data.cifar10.Cifar10\n  batch: 4\n  seed: 0\n  path: {there}\n"
+    folder = run(denoiser(), config=config)
+    assert "give data=cifar10 data.path=" in refused(lambda: data_of(folder).parts)
+    assert there.exists() == archive and [*tmp_path.glob("there/**/*")] == before
 
 
 BOMB = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,9 +13,11 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from smallbatch.errors import UserError
+from smallbatch.errors import UserError, printable
 
 LONGEST = 16 * 2**20  # bytes of what describes a run or a data set
+LOG_END = 65536  # bytes of a log that hold its last lines
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # the colours and cursors of a terminal
 
 
 @contextmanager
@@ -30,6 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
         folder.mkdir(parents=True)
         partial = folder / path.name
         yield partial
+        partial.chmod(folder.stat().st_mode & 0o666)  # as of any new file: safetensors lets nobody else read its own
         sync(partial)
         partial.replace(path)
         sync(path.parent)
@@ -100,6 +104,22 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """Of a log, as a terminal would have left them and without what it would obey; none of what is no file."""
+    if not path.is_file():
+        return []
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_END))
+        lines = file.read().decode(errors="replace").split("\n")
+    left = [ESCAPES.sub("", line.rstrip("\r").rsplit("\r", 1)[-1]).expandtabs() for line in lines]
+    return [printable(line) for line in left if line.strip()][-count:]
+
+
+def inside(folder: Path, path: Path) -> bool:
+    """Whether it leads nowhere else, through a link, than into a folder that somebody may have made."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def free_bytes(path: Path) -> int:

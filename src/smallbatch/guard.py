@@ -28,6 +28,6 @@ class Guard:
         step, logsnr = self.first.tolist()
         raise UserError(
             f"loss or gradient is not finite at optimizer step {step:.0f}; largest loss in the log-SNR bin "
-            f"{2 * (logsnr // 2):+.0f}..{2 * (logsnr // 2) + 2:+.0f}. The last good checkpoint is kept: "
+            f"{2 * (logsnr // 2):+.0f}..{2 * (logsnr // 2) + 2:+.0f}. What was saved before is kept: "
             "lower optimizer.lr or clip_norm, or train in precision=fp32, then start a new run"
         )

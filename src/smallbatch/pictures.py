@@ -72,7 +72,9 @@ def panels(parts: Mapping[str, Mapping[str, Curve]], logarithmic: Sequence[str],
 def heat(columns: Heat, title: str, unit: str) -> PILImage.Image:
     """A value per log-SNR (data at the top) and time of training, on a log scale. White: nothing was measured."""
     figure, (axes,) = _figure(7.2, 4.0)
-    cells, ticks = _cells(axes, columns, LogNorm()), LogLocator(subs=(1, 2, 5))
+    seen = [value for value in _finite(columns) if value > 0]
+    scale = LogNorm(min(seen, default=1.0), max(seen, default=1.0))
+    cells, ticks = _cells(axes, columns, scale), LogLocator(subs=(1, 2, 5))
     figure.colorbar(cells, ax=axes, label=unit, ticks=ticks, format="{x:g}").ax.minorticks_off()
     axes.set(xlabel="images seen", ylabel=LOGSNR, title=title)
     return _drawn(figure)
@@ -80,10 +82,10 @@ def heat(columns: Heat, title: str, unit: str) -> PILImage.Image:
 
 def heats(parts: Mapping[str, Heat], title: str, unit: str) -> PILImage.Image:
     """Heat maps beside each other, on one linear scale."""
-    values = [value for part in parts.values() for curve in part.values() for value in curve.values()]
+    seen = [value for part in parts.values() for value in _finite(part)]
     figure, grid = _figure(3.2 * len(parts) + 1, 3.8, 1, len(parts), sharey=True)
     for axes, (name, columns) in zip(grid, parts.items(), strict=True):
-        cells = _cells(axes, columns, Normalize(min(0.0, *values), max(values)))
+        cells = _cells(axes, columns, Normalize(min([0.0, *seen]), max([0.0, *seen])))
         axes.set_title(name, fontsize="medium")
     grid[0].set_ylabel(LOGSNR)
     figure.supxlabel("images seen", fontsize="medium")
@@ -120,6 +122,10 @@ def _lines(axes: Axes, series: Mapping[str, Curve]) -> None:
     for (name, points), colour, marker in zip(series.items(), COLOURS, MARKERS, strict=False):
         axes.plot(list(points), list(points.values()), color=colour, marker=marker, markersize=4, label=name)
     axes.grid(alpha=0.3)
+
+
+def _finite(columns: Heat) -> list[float]:
+    return [value for curve in columns.values() for value in curve.values() if math.isfinite(value)]
 
 
 def _cells(axes: Axes, columns: Heat, norm: Normalize) -> QuadMesh:

@@ -50,6 +50,12 @@ def test_a_picture_is_drawn_of_what_the_record_has(record, expected):
     assert all(np.asarray(picture).std() > 1 for picture in drawn.values())
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("record", [HELD_OUT, HEADS], ids=["held out", "heads"])
+def test_a_record_without_a_finite_value_is_drawn(record, value):
+    assert set(draw([row | {"value": value} for row in record])) == set(draw(record))
+
+
 def test_a_density_integrates_to_one_over_the_log_snr_whatever_was_put_together():
     generator = np.random.default_rng(0)
     every = [(i, at) for i in range(8, 8001, 8) for at in (-15.0, 3.0, 5.0)]

@@ -13,7 +13,10 @@ from tests.cli import TINY
 @pytest.mark.parametrize(
     "words, line",
     [
-        ("trian", "the commands are prepare, train, sample, evaluate, reference, report, quickstart"),
+        ("trian", "no such command; nearest: train"),
+        ("bake", "no such command; known: prepare, train, sample, evaluate, reference, report, quickstart"),
+        ("report runs/digits", "runs/digits is no setting: every word is name=value"),
+        ("train trainer=fsdp devices=1 dry_run=true", "trainer=fsdp shares the weights out: use devices=2 or more"),
         ("train bacth=3", "there is no setting bacth; nearest: batch"),
         ("train budget.imagess=3", "there is no setting budget.imagess; nearest: budget.images"),
         ("train network=unet_cifr", "network=unet_cifr is not known; nearest: unet_cifar"),
@@ -22,7 +25,7 @@ from tests.cli import TINY
         ("train batch=65 accumulation=4", "nearest: 64, 68"),
         ("train batch=0", "batch=0 must be a whole number, at least 1"),
         ("train precision=fp8", "precision=fp8 is not known: use fp32 or bf16"),
-        ("train budget.images=null", "give budget.images or budget.minutes"),
+        ("train budget.images=null", "give budget.images, budget.minutes or budget.money"),
         ("train budget.images=-5", "budget.images=-5 must be above 0"),
         ("train data=images", "data.path must be given"),
         ("train data=images data.path=nowhere", "data.path=nowhere does not exist"),
@@ -165,10 +168,14 @@ def test_a_damaged_model_is_named(trained, refused):
 
 
 def test_checkpoints_that_cannot_be_read_are_not_silently_replaced(trained, refused):
-    for checkpoint in trained(*TINY).glob("checkpoints/*.ckpt"):
+    folder = trained(*TINY)
+    for checkpoint in folder.glob("checkpoints/*.ckpt"):
         checkpoint.write_bytes(b"PK")
-    assert "no checkpoint in" in refused("train", *TINY)
-    assert len(list(Path("runs").glob("*/*/checkpoints/*.bad"))) == 2
+    record = (folder / "metrics.jsonl").read_text()
+    for _ in range(2):
+        assert "no checkpoint in" in refused("train", *TINY)
+    assert len(list(folder.glob("checkpoints/*.ckpt"))) == 2
+    assert (folder / "metrics.jsonl").read_text() == record
 
 
 def test_an_unconditional_network_is_given_no_labels(smallbatch, refused):
@@ -198,3 +205,13 @@ def test_numbers_that_are_not_finite_stop_the_run_and_keep_the_last_checkpoint(s
     (checkpoint,) = Path("runs").glob("*/*/checkpoints/last.ckpt")
     saved = torch.load(checkpoint, weights_only=True)
     assert saved["global_step"] == 5 and all(value.isfinite().all() for value in saved["state_dict"].values())
+
+
+def test_ctrl_c_before_training_is_one_line(smallbatch, monkeypatch, capsys):
+    def interrupted(command):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("smallbatch.cli.main.command_file", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        smallbatch("train", *TINY)
+    assert stopped.value.code == 130 and capsys.readouterr().err == "smallbatch train: stopped\n"

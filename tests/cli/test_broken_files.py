@@ -1,7 +1,12 @@
 """Files of a run folder that a crash, or somebody, broke: one clear line, and nothing else is lost."""
 
+import json
+from pathlib import Path
+
+from smallbatch import status
 from tests.cli import TINY
 from tests.outcome import figures, run_folder
+from tests.test_files import no_file_beyond
 
 WORDS = ["train", *TINY, "samples.every_images=null"]
 WHOLE = '{"images": 32, "step": 1, "seconds": 0.1, "name": "loss", "value": 1.0}'
@@ -36,6 +41,17 @@ def test_broken_lines_of_the_record_cost_nothing_else(smallbatch):
     reported = smallbatch("report", "runs=runs")
     broken(folder / "metrics.jsonl")
     assert smallbatch("report", "runs=runs") == reported
+
+
+def test_what_became_of_a_run_is_said_even_where_its_log_is_full(smallbatch, refused):
+    smallbatch(*WORDS, "dry_run=true", "out=plan.json")
+    folder = Path(json.loads(Path("plan.json").read_text())["run_folder"])
+    folder.mkdir(parents=True)
+    room = 40  # bytes: `started` goes into the log, and no line after it
+    (folder / "events.log").write_text("x" * 299_999 + "\n")
+    with no_file_beyond(300_000 + room):  # less than a checkpoint
+        refused(*WORDS)
+    assert status.read(folder).state == "failed"
 
 
 def test_each_broken_file_is_named_with_what_to_do(smallbatch, refused):

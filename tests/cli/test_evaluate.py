@@ -1,6 +1,7 @@
 """`smallbatch evaluate`, and scores while training: real runs, real extractors."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,19 @@ def test_scores_while_training_are_those_measured_after_it(run, smallbatch):
     kept = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert not [key for key in kept["state_dict"] if "classifier" in key or "metrics" in key]
     assert not [key for key in kept["callbacks"] if "Metrics" in key]
+
+
+def test_scores_that_a_kill_left_out_come_by_the_command_that_train_says(run, smallbatch):
+    """The checkpoint is written before the last scores are drawn."""
+    words = ["train", *TINY, *QUICK]
+    assert "last scores" not in smallbatch(*words)
+    recorded = scores(run / "metrics/000000320.json")
+    (run / "metrics/000000320.json").unlink()
+    (line,) = (line for line in smallbatch(*words).splitlines() if "last scores were not" in line)
+    smallbatch(*shlex.split(line.partition(": smallbatch ")[2]), "out=after.json")
+    assert scores("after.json")["fd_classifier@40"]["value"] == pytest.approx(
+        recorded["fd_classifier@40"]["value"], rel=1e-4
+    )
 
 
 def test_batches_processes_and_files_give_the_same_score(run, smallbatch):

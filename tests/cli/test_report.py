@@ -1,11 +1,16 @@
 """`smallbatch report`, and a budget of money, as typed."""
 
+import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from smallbatch import status
+from smallbatch.cli import evaluate
 from smallbatch.cli.naming import run_id
+from smallbatch.metrics.judged import Judged, Score, write
+from smallbatch.report.runs import read
 from tests.cli import TINY
 from tests.report.folders import make
 from tests.test_configs import config
@@ -27,13 +32,25 @@ def test_without_out_the_table_comes_to_the_terminal(two, smallbatch):
     )
 
 
-@pytest.mark.parametrize("runs", ["runs", "runs/*", "[runs/one,runs/two]", "[runs/one,runs]"])
+@pytest.mark.parametrize(
+    "runs", ["runs", "runs/*", "[runs/one,runs/two]", "[runs/one,runs]", "[runs/one,HERE/runs/two]"]
+)
 @pytest.mark.parametrize(
     "out, holds", [("a.html", "<!doctype html>"), ("b/a.md", "| `prediction=eps` |"), ("a.csv", "run,")]
 )
 def test_the_ending_of_out_says_what_is_written(runs, out, holds, two, smallbatch):
-    said = smallbatch("report", f"runs={runs}", f"out={out}")
+    said = smallbatch("report", f"runs={runs.replace('HERE', str(Path.cwd()))}", f"out={out}")
     assert "4 runs of 2 choices" in said and out in said and holds in Path(out).read_text()
+
+
+def test_a_score_belongs_to_the_images_of_the_model_that_was_judged(two, tmp_path):
+    folder = tmp_path / "runs/one/0"
+    about = {"denoiser": {}, "class_names": [], "data_fingerprint": "", "images": 8}
+    spec = {"channels": 1, "size": 8, "classes": 0}
+    (folder / "model.json").write_text(json.dumps(about | {"spec": spec}))
+    asked = evaluate.asked(OmegaConf.create({"run": str(folder), "samples": None}))
+    write(Judged([Score("fid@40", 1.5, 40)], None), folder / "metrics" / "some.json", asked)
+    assert read(folder, ()).points["metrics/fid@40 of some"] == [(8, 0.8, 1.5)]  # it went on to 16
 
 
 def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_reported(two, smallbatch):
@@ -69,9 +86,11 @@ def test_training_ends_when_the_money_is_spent(smallbatch, refused):
     assert "already trained" in smallbatch("train", *words, "price.per_device_hour=18")
 
 
-def test_the_price_does_not_change_the_run_and_the_budget_does():
+def test_the_budget_changes_the_run_and_the_price_only_where_money_is_one():
     assert run_id(config(), "") == run_id(config("price.per_device_hour=2"), "")
     assert run_id(config(), "") != run_id(config("budget.money=2"), "")
+    dear, cheap = (config("budget.money=2", f"price.per_device_hour={price}") for price in (2, 1))
+    assert run_id(dear, "") != run_id(cheap, "")
 
 
 def test_a_plan_says_what_may_be_spent(smallbatch):

@@ -17,13 +17,14 @@ from tests.cli import TINY
 from tests.outcome import images, run_folder, same_outcome
 from tests.processes import Running, end_all, start
 
+IMAGES = 960  # of the whole run
 WORDS = ["train", *TINY, "network.dropout=0.1", "accumulation=2", "timesteps=slots", "prediction=mixed_gate"]
-WORDS += ["weighting=uncertainty_binned", "lr_schedule=mdlrc", "budget.images=960", "ema.snapshot_every_images=160"]
-WORDS += ["samples.every_images=null", "log.every_images=32", "root=."]
+WORDS += ["weighting=uncertainty_binned", "lr_schedule=mdlrc", "ema.snapshot_every_images=160"]
+WORDS += [f"budget.images={IMAGES}", "samples.every_images=null", "log.every_images=32", "root=."]
 
 
 class Moment(NamedTuple):
-    """So many seconds after the run began to write `file` for the `time`-th time."""
+    """So many seconds after the run began to write `file`, or had written into its record, for the `time`-th time."""
 
     file: str
     time: int
@@ -37,7 +38,9 @@ CHECKPOINT, MODEL, SNAPSHOT, RECORD = "checkpoints/last.ckpt", "model.safetensor
 
 
 def moments() -> list[Moment]:
-    """Twenty, the same every time: eight anywhere, twelve while a file is written; the first three of all kinds."""
+    """Twenty, the same every time: eight anywhere, twelve close to a write, of which some hit it; the first three of
+    all kinds.
+    """
     chance = random.Random(6)
     aimed = [CHECKPOINT, MODEL, SNAPSHOT, CHECKPOINT, CHECKPOINT, RECORD, MODEL, CHECKPOINT, SNAPSHOT, CHECKPOINT]
     made = [Moment(file, chance.randint(1, 5), chance.uniform(0, 0.015)) for file in [*aimed, RECORD, SNAPSHOT]]
@@ -50,7 +53,7 @@ class Killed(NamedTuple):
 
     moment: Moment
     images: int  # recorded when it was killed
-    torn: list[str]  # files that were being written
+    torn: list[str]  # files that were being written; of the record nothing tells
     resumed: int  # images of the checkpoint
 
 

@@ -57,6 +57,7 @@ class Page:
         self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self("Emulation.setEmulatedMedia", features=features)
+        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")  # it has heard
 
     def picture(self, path: Path, whole: bool = False) -> None:
         data = self("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]

@@ -58,13 +58,24 @@ def test_one_seed_has_a_difference_and_nothing_else(tmp_path):
     assert "-50.00 %, one seed |" in markdown(report(tmp_path, "x=a"))
 
 
+def test_where_a_baseline_is_not_above_0_differences_are_absolute_and_no_seed_is_dropped(tmp_path):
+    sweep(tmp_path, a=[0.002, -0.001, 0.003], b=[0.003, 0.0015, 0.0042])
+    made = report(tmp_path, "x=a")
+    cell = made.main.cells["x=b"]
+    expected = stats.ttest_rel([0.003, 0.0015, 0.0042], [0.002, -0.001, 0.003])
+    assert made.main.unit == "" and (cell.change.mean, cell.change.n) == (pytest.approx(0.0047 / 3), 3)
+    assert cell.p == pytest.approx(expected.pvalue)
+    assert "| +0.0016 absolute [" in markdown(made)
+    assert curves.change_per_logsnr({1.0: {0: 1.0, 1: 1.0}}, {1.0: {0: 2.0, 1: -1.0}}) is None
+
+
 def test_runs_are_compared_where_every_finished_one_has_measured(tmp_path):
     make(tmp_path / "a", "x=a", {8000: 3.0, 16000: 2.0, 32000: 1.0})
     make(tmp_path / "b", "x=b", {8064: 3.0, 16064: 2.5})
     make(tmp_path / "c", "x=c", {8000: 4.0}, state="interrupted")
     make(tmp_path / "d", "x=d", {}, state="failed", error="no")
     made = report(tmp_path, "x=a")
-    assert made.main.images == 16064 and made.main.furthest == 32000
+    assert made.main.images == 16064 and made.main.furthest == 32000 and made.main.why == "every finished run"
     assert {label: cell.level.mean for label, cell in made.main.cells.items()} == {"x=a": 2.0, "x=b": 2.5}
     assert [choice.label for choice in made.choices] == ["x=a", "x=b", "x=c", "x=d"]  # every row
     assert report(tmp_path, "x=a", images=8000).main.cells["x=c"].level.mean == 4
@@ -75,7 +86,9 @@ def test_runs_are_compared_where_every_finished_one_has_measured(tmp_path):
 def test_where_no_images_are_common_most_runs_decide(tmp_path):
     for choice, images in {"a": 100, "b": 100, "c": 200}.items():
         make(tmp_path / choice, f"x={choice}", {images: 1.0})
-    assert report(tmp_path).main.images == 100
+    made = report(tmp_path).main
+    assert (made.images, made.why) == (100, "most runs")
+    assert report(tmp_path, images=200).main.why == "asked"
 
 
 def test_a_report_of_runs_that_all_failed_has_their_rows(tmp_path):
@@ -112,6 +125,13 @@ def test_figures_come_back_from_csv_with_every_digit(tmp_path):
     (failed,) = [row for row in rows if row["state"] == "failed"]
     assert failed["choice"] == 'x=f, "g"' and failed["error"] == "line, with comma" and failed["metric"] == ""
     assert {row["device_hours"] for row in rows if row["value"]} == {repr(1.6 * 2 / 3600)}
+
+
+def test_a_spreadsheet_takes_no_word_for_a_formula(tmp_path):
+    make(tmp_path / "a", "x=a", {8: -1.0}, state="failed", error="=1+1")
+    make(tmp_path / "b", "x=b", {}, state="failed", error="@sum(1)")
+    rows = list(csv.DictReader(io.StringIO(tidy(report(tmp_path)))))
+    assert {row["error"] for row in rows} == {"'=1+1", "'@sum(1)"} and rows[0]["value"] == "-1.0"
 
 
 def test_a_curve_is_the_mean_within_the_least_and_the_greatest(tmp_path):

@@ -8,11 +8,15 @@ from html.parser import HTMLParser
 
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image as PILImage
 
 from smallbatch.cli import report
 from smallbatch.errors import UserError
+from smallbatch.report import samples
 from smallbatch.report.markdown import markdown
 from smallbatch.report.page import page
+from tests.report.folders import make
+from tests.report.folders import report as reported
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -84,6 +88,33 @@ def test_the_terminal_is_told_nothing(evil, tmp_path, capsys):
     report.run(made(tmp_path, evil))
     shown = capsys.readouterr()
     assert all(line.isprintable() for line in (shown.out + shown.err).split("\n"))
+
+
+def test_of_twins_the_terminal_is_told_no_more(tmp_path, capsys):
+    config = made(tmp_path, "\x1b[2J")
+    for n in "12":
+        make(tmp_path / "runs" / f"\x1b[2J{n}", "x=twin", {16: 1.0})
+    config.out = str(tmp_path / "a.csv")
+    report.run(config)
+    shown = capsys.readouterr().out
+    assert "the same settings and seed as" in shown and all(line.isprintable() for line in shown.split("\n"))
+
+
+def test_nothing_is_shown_that_lies_outside_of_a_run_folder(tmp_path):
+    (tmp_path / "secret").mkdir()
+    PILImage.new("RGB", (4, 4)).save(tmp_path / "secret" / "8.png")
+    (tmp_path / "secret" / "log").write_text("secret words")
+    links, folder = (make(tmp_path / name, f"x={name}", {8: 1.0}, state="failed", error="no") for name in "ab")
+    (links / "job.log").symlink_to(tmp_path / "secret" / "log")
+    (links / "samples").mkdir()
+    (links / "samples" / "8.png").symlink_to(tmp_path / "secret" / "8.png")
+    (links / "samples" / "9.png").symlink_to("9.png")  # to itself
+    os.mkfifo(links / "samples" / "7.png")
+    (folder / "samples").symlink_to(tmp_path / "secret")
+    (folder / "job.log").symlink_to("status.json")
+    first, second = reported(tmp_path).choices
+    assert first.first.log == "" and '"images": 8' in second.first.log
+    assert samples.newest(first) is None and samples.newest(second) is None
 
 
 def test_a_word_does_not_leave_its_cell(tmp_path):

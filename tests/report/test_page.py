@@ -83,6 +83,22 @@ def test_one_run_has_a_page_without_comparisons(tmp_path):
     assert "p (Holm)" not in html and Parsed(html).open == []
 
 
+def test_a_metric_that_may_be_negative_has_absolute_differences(tmp_path):
+    for choice, value in {"a": -0.001, "b": 0.0015}.items():
+        make(tmp_path / choice, f"x={choice}", {8: value})
+    whole = "".join(Parsed(page(report(tmp_path, "x=a"))).texts)
+    assert "Absolute, 95 % interval" in whole and "+0.0025" in whole and "+0.0025 %" not in whole
+
+
+@pytest.mark.parametrize("images, why", [(None, "because every finished run"), (16, "where images= says")])
+def test_the_page_says_why_runs_are_compared_there(images, why, tmp_path):
+    make(tmp_path / "a", "x=a", {8: 2.0, 16: 1.0, 32: 1.0})
+    make(tmp_path / "b", "x=b", {8: 2.0, 16: 1.0})
+    whole = "".join(Parsed(page(report(tmp_path, images=images))).texts)
+    assert f"Compared {why if images else 'there ' + why}" in whole
+    assert whole.count("Compared ") == 1
+
+
 @pytest.mark.parametrize("values", [[[0.5, 0.6], [2.0, 400.0]], [[-3.0], [-1.0, -2.0, -1.5]], [[0.0], [0.0, 0.0]]])
 def test_the_axis_holds_every_interval_in_order(values):
     changes = [interval(one) for one in values]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from smallbatch.report.paired import difference, holm, interval
+from smallbatch.report.paired import difference, holm, interval, percentage
 
 
 def test_an_interval_is_students():
@@ -37,12 +37,14 @@ def test_one_value_has_neither_interval_nor_p():
 
 def test_what_seeds_share_drops_out():
     theirs = {seed: 1.0 + seed for seed in range(4)}
-    got = difference({seed: 0.9 * value for seed, value in theirs.items()} | {9: 50.0}, theirs)
+    got = percentage({seed: 0.9 * value for seed, value in theirs.items()} | {9: 50.0}, theirs)
     assert (got.mean, got.low, got.high) == pytest.approx((-10, -10, -10)) and got.n == 4 and got.p < 1e-6
 
 
 def test_a_difference_needs_a_shared_seed_and_something_to_be_in_percent_of():
-    assert difference({0: 1.0}, {1: 1.0}) is None and difference({0: 1.0}, {0: 0.0}) is None
+    assert difference({0: 1.0}, {1: 1.0}) is None and percentage({0: 1.0}, {1: 1.0}) is None
+    assert percentage({0: 1.0}, {0: 0.0}) is None
+    assert percentage({0: 1.0, 1: 1.0}, {0: 2.0, 1: -1.0}) is None  # no seed is dropped for its value
 
 
 def test_equal_values_do_not_differ():

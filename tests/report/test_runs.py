@@ -2,13 +2,17 @@
 
 import fcntl
 import json
+import math
+from threading import Timer
 
 import pytest
 
 from smallbatch import status
+from smallbatch.cli.runs import lock
 from smallbatch.errors import UserError
 from smallbatch.report import runs
 from smallbatch.report.choices import grouped
+from smallbatch.report.outcome import held
 from tests.report.folders import make
 
 
@@ -33,6 +37,17 @@ def test_a_price_given_comes_before_the_runs_own(tmp_path):
 def test_the_order_of_words_their_repetition_and_what_changes_no_result_do_not_matter(words, tmp_path):
     run = read(make(tmp_path / "a", words, {8: 1.0}))
     assert (run.settings, run.seed) == ({"batch": "8", "x": "a"}, 0)
+
+
+@pytest.mark.parametrize("word", ["sampler=ddim", "sampler.steps=9", "sampler/grid=edm", "sampler@other=x", "~sampler"])
+def test_all_of_a_group_that_changes_no_result_is_ignored(word, tmp_path):
+    folder = make(tmp_path / "a", f"x=a {word} samplers=b", {8: 1.0})
+    assert runs.read(folder, ("sampler",)).settings == {"samplers": "b", "x": "a"}
+
+
+def test_a_command_is_shown_as_words_that_a_shell_takes_as_they_are(tmp_path):
+    run = read(make(tmp_path / "a", "x=a; touch $(y) '\x1b[2J' #", {8: 1.0}))
+    assert run.command == r"smallbatch train 'x=a;' touch '$(y)' '\x1b[2J' '#'"
 
 
 @pytest.mark.parametrize("head", ["seed: 0", "# smallbatch train 'x", "# smallbatch train seed=one"])
@@ -69,6 +84,16 @@ def test_a_run_that_nobody_trains_was_interrupted(tmp_path):
         assert read(folder).status.state == "training"
 
 
+def test_a_run_begins_though_a_report_looks_at_that_moment(tmp_path):
+    with open(tmp_path / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as the report does
+        look = Timer(0.2, fcntl.flock, (file, fcntl.LOCK_UN))
+        look.start()
+        lock(tmp_path)
+        look.join()
+    assert held(tmp_path)
+
+
 def test_a_killed_run_came_as_far_as_its_record(tmp_path):
     """Since it was resumed with 3 images, 0.5 s and one device-second, on two devices."""
     folder = make(tmp_path / "a", "x=a", {8: 1.0})
@@ -77,6 +102,16 @@ def test_a_killed_run_came_as_far_as_its_record(tmp_path):
     assert (known.state, known.images, known.seconds) == ("interrupted", 8, 0.8)
     assert known.device_seconds == pytest.approx(1.0 + 2 * 0.3)
     assert "ended without a word" in known.error
+
+
+@pytest.mark.parametrize("state", ["failed", "interrupted"])
+def test_so_did_one_of_which_somebody_else_said_that_it_failed(state, tmp_path):
+    """A launcher knows no more than the run had written when it began."""
+    folder = make(tmp_path / "a", "x=a", {8: 1.0})
+    status.write(folder, status.Status(state, 0, 0.0, 0.0, devices=2, error="killed"))
+    known = read(folder).status
+    assert (known.state, known.images, known.seconds, known.error) == (state, 8, 0.8, "killed")
+    assert known.device_seconds == pytest.approx(1.6)
 
 
 def test_a_folder_without_a_status_is_no_run(tmp_path):
@@ -91,19 +126,33 @@ def test_a_failed_run_shows_the_end_of_its_log_as_a_terminal_left_it(tmp_path):
     assert read(folder).log.splitlines()[-3:] == ["98", "2 %", "red"] and read(folder).log.count("\n") < 25
 
 
+def test_of_a_log_only_the_end_is_read(tmp_path):
+    folder = make(tmp_path / "a", "x=a", {}, state="failed", error="no")
+    with open(folder / "job.log", "wb") as file:
+        file.truncate(2**40)
+        file.seek(2**40)
+        file.write(b"\n50 %\r\n\x9bend\xe2\x80\xae\n")
+    assert read(folder).log.splitlines()[-2:] == ["50 %", "\ufffdend\\u202e"]
+
+
 def test_scores_come_with_their_floor_and_what_is_to_know_of_them(tmp_path):
     folder = make(tmp_path / "a", "x=a", {8: 1.0}, metric="metrics/fd_classifier@40")
     (folder / "metrics").mkdir()
+    with open(folder / "metrics.jsonl", "a") as file:  # it went on after it was evaluated
+        file.write('{"name": "val/v_mse", "images": 16, "seconds": 1.6, "value": 1.0}\n')
     scores = [
         {"name": "fd_classifier@40", "value": 1.0, "marks": ["few"]},
         {"name": "fd_classifier_floor@40", "value": 0.5},
     ]
     for stem in ("000000008", "guidance_2"):
-        (folder / "metrics" / f"{stem}.json").write_text(json.dumps({"metrics": scores}))
-    (folder / "metrics" / "other.json").write_text("[]")
+        (folder / "metrics" / f"{stem}.json").write_text(json.dumps({"metrics": scores, "asked": {"images": 8}}))
+    for stem, content in {"other": [], "old": {"metrics": scores, "asked": {}}}.items():
+        (folder / "metrics" / f"{stem}.json").write_text(json.dumps(content))
+    (folder / "metrics" / "endless.json").write_text(json.dumps({"metrics": scores, "asked": {"images": math.inf}}))
     run = read(folder)
     assert run.scores["metrics/fd_classifier@40"] == (0.5, ("few",))
     assert run.points["metrics/fd_classifier@40 of guidance_2"] == [(8, 0.8, 1.0)]
+    assert not [name for name in [*run.points, *run.scores] if name.endswith((" of old", " of endless"))]
 
 
 def test_folders_within_a_run_are_no_runs(tmp_path):

@@ -56,15 +56,25 @@ class Checkpoint(ImagesCallback):
 
 
 def last_good(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint in `folder` that loads whole, and its content; one that does not is set aside."""
-    there = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
-    for path in there:
+    """The newest checkpoint in `folder` that loads whole, and its content; a newer one that does not is set aside.
+
+    UserError where none loads: they stay, as the disk may be to blame.
+    """
+    broken: dict[Path, str] = {}
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.exists():
+            continue
         try:
-            return path, torch.load(path, map_location="cpu", weights_only=True)
+            saved = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a truncated file fails in many ways
-            warn(f"{path} cannot be read ({type(error).__name__}): falling back to the one before")
+            broken[path] = type(error).__name__
+            continue
+        for other, reason in broken.items():
+            warn(f"{other} cannot be read ({reason}): falling back to the one before")
             if rank_zero_only.rank == 0:
-                path.rename(path.with_suffix(".bad"))
-    if there:
-        raise UserError(f"no checkpoint in {folder} can be read; move the folder away to start again")
+                other.rename(other.with_suffix(".bad"))
+        return path, saved
+    if broken:
+        reasons = ", ".join(f"{path.name}: {reason}" for path, reason in broken.items())
+        raise UserError(f"no checkpoint in {folder} can be read ({reasons}); move the folder away to start again")
     return None

@@ -15,8 +15,6 @@ def check(config: DictConfig) -> None:
             f"devices={config.devices}, but {there} GPU{'s are' if there > 1 else ' is'} at hand: use devices={there}, "
             "or trainer.accelerator=cpu for processes on the CPU"
         )
-    if shares_weights(config):
-        check_sharing(config)
 
 
 def shares_weights(config: DictConfig) -> bool:

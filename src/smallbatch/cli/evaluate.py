@@ -43,7 +43,7 @@ def run(config: DictConfig) -> None:
     if ranks.rank() == 0:
         show(judged.scores)
         if out := path_of(config, evaluation.reference.known_as):
-            print(*write(judged, out, OmegaConf.to_container(config, resolve=True)), sep="\n")
+            print(*write(judged, out, asked(config)), sep="\n")
 
 
 def launched(devices: int) -> Fabric:
@@ -77,7 +77,9 @@ def data_of(config: DictConfig) -> ImageData | None:
     if not path.exists():
         raise UserError(f"run={config.run} holds no config.yaml, which names its data: give data=...")
     known = trust.read_yaml(path)
-    return trust.built(known.get("data") if isinstance(known, dict) else None, path, "data", ImageData)
+    data = trust.built(known.get("data") if isinstance(known, dict) else None, path, "data", ImageData)
+    data.may_download = False  # nobody here chose where to
+    return data
 
 
 def drawn(config: DictConfig, data: ImageData | None, device: torch.device) -> tuple[Samples, ImageSpec]:
@@ -104,6 +106,12 @@ def given(config: DictConfig) -> tuple[Samples, ImageSpec]:
 
 def progress(images: Iterator[Any], steps: int) -> Iterator[Any]:
     return track(images, "samples", steps, console=Console(stderr=True), disable=ranks.rank() > 0)
+
+
+def asked(config: DictConfig) -> dict[str, Any]:
+    """With the images that the run's model had been trained on."""
+    own = {} if config.samples is not None else {"images": runs.about(Path(config.run))["images"]}
+    return OmegaConf.to_container(config, resolve=True) | own
 
 
 def path_of(config: DictConfig, reference: str) -> Path | None:

@@ -57,8 +57,8 @@ def fit(
         images, seconds = max(start.images, module.images), max(start.seconds, module.seconds)
         on_devices = start.device_seconds + devices * (seconds - start.seconds)
         what = {"images": images, "seconds": seconds, "device_seconds": on_devices, "error": error}
+        note(folder, replace(known, state=state, **what))  # first: a disk may have room for this alone
         local.event(error or f"{state} at {images} images")
-        note(folder, replace(known, state=state, **what))
 
     if config.devices > 1:
         lifeline.lead()

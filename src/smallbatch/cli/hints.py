@@ -23,6 +23,9 @@ def explain(error: Exception, conf: Path, command: str, words: list[str]) -> str
         return f"{group} is no part of this {whole}: leave it out, or choose another {whole}"
     if str(error).startswith("You must specify"):
         return " ".join(str(error).split())
+    bare = [word for word in words if "=" not in word and not word.startswith(("-", "~"))]
+    if bare:
+        return f"{bare[0]} is no setting: every word is name=value, without blanks around the ="
     overrides = [word.lstrip("+~").split("=", 1) for word in words if "=" in word and not word.startswith("-")]
     groups = {str(folder.relative_to(conf)): sorted(f.stem for f in folder.glob("*.yaml")) for folder in folders(conf)}
     for name, value in overrides:

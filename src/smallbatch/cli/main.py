@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -16,12 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from smallbatch.cli.hints import explain
+from smallbatch.cli.hints import explain, nearest
 from smallbatch.errors import UserError
 
 HELP = """smallbatch - train image diffusion models well on little compute
 
-  smallbatch quickstart                                   digits in about two minutes on a CPU, with pictures
+  smallbatch quickstart                                   digits in minutes on a CPU, with pictures
   smallbatch prepare data=imagenet data.path=DIR data.size=64 out=STORE    pack images once, for quick training
   smallbatch train experiment=digits seed=0               train; the same command again resumes a stopped run
   smallbatch train experiment=digits dry_run=true         what it would cost, without training
@@ -52,12 +53,15 @@ def main() -> None:
         sys.exit(f"smallbatch {command}: {explain(error, conf_dir(), command, argv[2:])}")
     except (UserError, OSError) as error:
         sys.exit(f"smallbatch {command}: {error}")
+    except KeyboardInterrupt:  # before training, which has handlers of its own
+        print(f"smallbatch {command}: stopped", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def dispatch(command: str, argv: list[str]) -> Any:
     """Runs one command on the words after it; returns what its last job returned."""
     if command not in COMMANDS:
-        raise UserError(f"no such command; the commands are {', '.join([*COMMANDS, 'quickstart'])}")
+        raise UserError(f"no such command; {nearest(command, [*COMMANDS, 'quickstart'])}")
     returned, failed = None, []
 
     def job(config: DictConfig) -> None:

@@ -35,6 +35,8 @@ def run_id(config: DictConfig, fingerprint: str) -> str:
     """12 letters and digits that stand for all that determines the result."""
     plain = OmegaConf.to_container(config, resolve=True)
     kept = {key: value for key, value in plain.items() if key not in ELSEWHERE}
+    if kept["budget"]["money"] is not None:  # the price then says when training ends
+        kept["price"] = plain["price"]
     kept["data"] = {key: value for key, value in kept["data"].items() if key not in HOW_READ}
     kept["timesteps"] = by_content(kept["timesteps"])
     text = json.dumps([kept, fingerprint], sort_keys=True)

@@ -32,7 +32,7 @@ def run(config: DictConfig) -> Path | None:
             partial.write_text(FORMATS[out.suffix](made), encoding="utf-8", errors="replace")
         print(f"{heading(made)}\n  {out}")
     for line in made.left_out:
-        print(f"left out: {line}")
+        print(printable(f"left out: {line}"))
     return out
 
 

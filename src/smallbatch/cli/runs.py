@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from smallbatch.cli import trust
 from smallbatch.denoiser import Denoiser
 from smallbatch.ema import overwrite
 from smallbatch.errors import UserError
-from smallbatch.files import read_json, replacing
+from smallbatch.files import inside, read_json, replacing
 from smallbatch.notation import ImageSpec
 from smallbatch.posthoc import blend, load_snapshots, reconstruct
 from smallbatch.sharding import for_file
@@ -23,7 +24,7 @@ from smallbatch.sharding import for_file
 def within(folder: Path, part: str) -> Path:
     """Where a command writes unasked: not through a link that leads out of a folder that somebody may have made."""
     path = folder / part
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not inside(folder, path):
         raise UserError(f"{path} is a link out of {folder}: remove it, or give out=")
     return path
 
@@ -33,11 +34,15 @@ def lock(folder: Path) -> None:
     if folder in _held:
         return
     file = open(folder / ".lock", "a")  # noqa: SIM115
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{folder} is being trained by another process; wait for it or stop it") from None
-    _held[folder] = file
+    for _ in range(20):  # a second: a report holds it for a moment, to see who does
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            _held[folder] = file
+            return
+    raise UserError(f"{folder} is being trained by another process; wait for it or stop it")
 
 
 _held: dict[Path, Any] = {}  # open files: closing one would let go

@@ -1,5 +1,6 @@
 """`smallbatch train`: configuration -> objects -> a run folder."""
 
+import shlex
 import signal
 import sys
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
@@ -52,6 +54,8 @@ def run(config: DictConfig) -> Path | None:
         spent = {"images": start.images, "seconds": start.seconds, "device_seconds": start.device_seconds}
         note(folder, replace(known, state="finished", **spent, error=None))
         finish(folder)
+        if config.metrics.scores and not (folder / "metrics" / f"{start.images:09d}.json").exists():
+            say(f"its last scores were not recorded; to draw them: {scoring(config, folder)}")
         return folder
     objects["callbacks"]["metrics"].prepare(objects["data"])
     fit(config, objects, module, folder, local, start)
@@ -73,6 +77,8 @@ def check(config: DictConfig) -> None:
         raise UserError(f"data.per_image={config.data.per_image} follows per_image={config.per_image}: set that alone")
     whole_images(config.batch, config.per_image)
     micro_batch(config.batch, config.devices * config.nodes, config.accumulation)
+    if devices.shares_weights(config):
+        devices.check_sharing(config)
     if config.precision not in config.precisions:
         raise UserError(f"precision={config.precision} is not known: use {' or '.join(config.precisions)}")
 
@@ -115,6 +121,17 @@ def check_network(denoiser: Denoiser, data: ImageData) -> None:
             f"the prediction needs {outputs} x {channels} = {outputs * channels} maps, the network gives {maps}: "
             "choose another prediction=, or let the network's last layer follow `outputs`"
         )
+
+
+def scoring(config: DictConfig, folder: Path) -> str:
+    """The command that draws the scores which training asks for."""
+    words = [f"run={folder}", f"n={config.metrics.n}", f"steps={config.sampler.steps}"]
+    words += [f"guidance={config.sampler.guidance}"]
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        words += [f"{group}={hydra.runtime.choices[group]}" for group in ("metrics", "extractor", "sampler")]
+        words += [word for word in hydra.overrides.task if word.startswith(("metrics.", "extractor.", "sampler/"))]
+    return shlex.join(["smallbatch", "evaluate", *words])
 
 
 @rank_zero_only

@@ -1,6 +1,5 @@
 """CIFAR-10, from its official files: 50,000 images to train on, its test set of 10,000 held out."""
 
-import fcntl
 import hashlib
 import io
 import pickle
@@ -16,6 +15,7 @@ from torchvision.datasets import CIFAR10
 from smallbatch.data.module import ImageData, Parts
 from smallbatch.data.store import Store, digest
 from smallbatch.errors import UserError
+from smallbatch.files import in_turn
 from smallbatch.notation import ImageSpec
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -91,10 +91,13 @@ class Cifar10(ImageData):
             return
         except (OSError, RuntimeError):
             pass
+        if not self.may_download:
+            raise UserError(
+                f"data.path={self.path} does not hold CIFAR-10, and nothing is fetched to a path that a run names: "
+                "give data=cifar10 data.path=..."
+            )
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with open(self.path / ".lock", "a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with in_turn(self.folder):
                 CIFAR10(str(self.path), download=True)
         except (OSError, RuntimeError) as error:
             raise UserError(

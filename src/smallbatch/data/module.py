@@ -34,6 +34,8 @@ class ImageData(L.LightningDataModule, ABC):
     for this rank, at most 8).
     """
 
+    may_download = True  # False: where somebody else names the path
+
     def __init__(
         self,
         batch: int,

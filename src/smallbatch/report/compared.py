@@ -4,13 +4,13 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from smallbatch.errors import UserError
 from smallbatch.report.choices import Choice, Label
 from smallbatch.report.figures import Point
 from smallbatch.report.measures import better, is_floor
-from smallbatch.report.paired import ALPHA, Interval, difference, holm, interval
+from smallbatch.report.paired import ALPHA, Interval, difference, holm, interval, percentage, positive
 from smallbatch.report.runs import Run
 
 BySeed = Mapping[float, Mapping[int, float]]  # values by log-SNR and seed
@@ -18,7 +18,7 @@ NEAR = 0.02  # counts of images that differ by less are equal: a batch ends wher
 
 
 class Cell(NamedTuple):
-    """Of one choice. `points` are by seed; `change` is in percent of the baseline, `p` corrected for all choices."""
+    """Of one choice. `points` are by seed; `change` is in the comparison's unit, `p` corrected for all choices."""
 
     points: Mapping[int, Point]
     level: Interval | None
@@ -32,11 +32,16 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """`measured` of `finished` runs count at these `images`; the most that any run reached is `furthest`."""
+    """At these `images`, whose reason is `why`; the most that any run reached is `furthest`.
+
+    `unit` is % of the baseline, or that of the metric itself where a value of the baseline is not above 0.
+    """
 
     metric: str
     images: int
+    why: Literal["asked", "every finished run", "most runs"]
     furthest: int
+    unit: Literal["%", ""]
     cells: Mapping[Label, Cell]
     tests: int  # how many p are corrected together
 
@@ -84,19 +89,24 @@ def measured(choices: Iterable[Choice]) -> list[str]:
 
 def compare(choices: Sequence[Choice], metric: str, baseline: Label | None, images: int | None) -> Comparison:
     runs = [run for choice in choices for run in choice.runs.values() if metric in run.points]
+    why = "asked" if images else "most runs"
     images = images or common_images(runs, metric)
+    finished = [run for choice in choices for run in choice.runs.values() if run.status.state == "finished"]
+    if why != "asked" and finished and all(point_at(run.points.get(metric, ()), images) for run in finished):
+        why = "every finished run"
     furthest = max(run.points[metric][-1].images for run in runs)
     points = {choice.label: at(choice, metric, images) for choice in choices}
     theirs = values(points.get(baseline, {}))
+    unit, change = ("%", percentage) if positive(theirs) else ("", difference)
     cells = {
-        label: Cell(found, interval(list(values(found).values())), difference(values(found), theirs))
+        label: Cell(found, interval(list(values(found).values())), change(values(found), theirs))
         for label, found in points.items()
         if found
     }
     tested = [label for label, cell in cells.items() if label != baseline and cell.change and cell.change.n > 1]
     for label, p in zip(tested, holm([cells[label].change.p for label in tested]), strict=True):
         cells[label] = cells[label]._replace(p=p)
-    return Comparison(metric, images, furthest, cells, len(tested))
+    return Comparison(metric, images, why, furthest, unit, cells, len(tested))
 
 
 def at(choice: Choice, metric: str, images: int) -> dict[int, Point]:

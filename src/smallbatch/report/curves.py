@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from smallbatch.report.choices import Choice
 from smallbatch.report.compared import BySeed, Cell, values_per_logsnr
+from smallbatch.report.paired import positive
 
 POINTS = 60  # of a curve at most: the page is small, and a screen shows no more
 
@@ -48,11 +49,11 @@ def per_logsnr(choice: Choice, cell: Cell, metric: str) -> Curve | None:
 
 
 def change_per_logsnr(ours: BySeed, theirs: BySeed) -> Curve | None:
-    """In percent of theirs, seed by seed."""
+    """In percent of theirs, seed by seed, where all of theirs are above 0."""
     shared = {
         logsnr: [100 * (ours[logsnr][seed] / theirs[logsnr][seed] - 1) for seed in seeds]
         for logsnr in sorted(ours.keys() & theirs.keys())
-        if (seeds := [seed for seed in ours[logsnr] if theirs[logsnr].get(seed, 0) > 0])
+        if positive(theirs[logsnr]) and (seeds := ours[logsnr].keys() & theirs[logsnr].keys())
     }
     return over(shared) if shared else None
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from smallbatch.files import read_json
 from smallbatch.recorded import Row, parsed
-from smallbatch.status import Status
 
 SHOWN = re.compile(rb'^.*"name": "(?:val/|metrics/|train/loss").*$', re.M)
 NUMBERS = ("images", "seconds", "value", "logsnr", "n")
@@ -58,22 +57,27 @@ def figures(
     return dict(points), {name: dict(by_images) for name, by_images in bins.items()}, dict(spent)
 
 
-def judged(folder: Path, now: Status) -> tuple[dict[str, Score], dict[str, list[Point]]]:
-    """What is to know of every score, newest last; and the scores that `evaluate` gave the finished model."""
+def judged(folder: Path, rows: list[Row]) -> tuple[dict[str, Score], dict[str, list[Point]]]:
+    """What is to know of every score, newest last; and the scores that `evaluate` gave a model of so many images."""
     scores: dict[str, Score] = {}
     drawn: dict[str, list[Point]] = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            found = {str(one["name"]): one for one in read_json(path)["metrics"]}
+            known = read_json(path)
+            found = {str(one["name"]): one for one in known["metrics"]}
             values = {name: one["value"] for name, one in found.items() if finite(one["value"])}
             marks = {name: tuple(str(mark) for mark in found[name].get("marks", ())) for name in values}
+            while_training = path.stem.isdecimal()  # named after its images; its values are in metrics.jsonl, too
+            images = int(path.stem) if while_training else known["asked"]["images"]
         except (ValueError, TypeError, KeyError, AttributeError, OSError):
             continue  # no file of ours
-        while_training = path.stem.isdecimal()  # named after its images; its values are in metrics.jsonl, too
+        if not finite(images):
+            continue
+        seconds = max((row["seconds"] for row in rows if row["images"] <= images), default=0.0)
         for name, value in values.items():
             metric = f"metrics/{name}" if while_training else f"metrics/{name} of {path.stem}"
             of_real = values.get(name.replace("@", "_floor@"))
             scores[metric] = Score(of_real, marks[name])
             if not while_training:
-                drawn[metric] = [Point(now.images, now.seconds, value)]
+                drawn[metric] = [Point(int(images), seconds, value)]
     return scores, drawn

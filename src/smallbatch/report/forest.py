@@ -42,7 +42,7 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """0, and on either side as many of 1, 2, 5, 10 ... as fit, the greatest first."""
-        steps = [way * digit * 10.0**power for power in range(5, -4, -1) for digit in (5, 2, 1) for way in (1, -1)]
+        steps = [way * digit * 10.0**power for power in range(5, -7, -1) for digit in (5, 2, 1) for way in (1, -1)]
         kept = [0.0]
         for step in steps:
             inside = self.least <= self._bent(step) <= self.most

@@ -1,9 +1,9 @@
-"""A report as a Markdown table: every choice against a baseline, in percent, paired over seeds."""
+"""A report as a Markdown table: every choice against a baseline, paired over seeds."""
 
 from smallbatch.report import text
 from smallbatch.report.choices import Choice, Label
 from smallbatch.report.compared import BySeed, Cell, Report, values_per_logsnr
-from smallbatch.report.paired import difference
+from smallbatch.report.paired import percentage
 
 
 def markdown(report: Report) -> str:
@@ -35,7 +35,7 @@ def _change(report: Report, choice: Choice, cell: Cell) -> str:
         return "baseline"
     if cell.change is None:
         return "no seed shared" if report.baseline else ""
-    said = text.change(cell.change)
+    said = text.change(cell.change, report.main.unit)
     return f"**{said}**" if cell.resolved else said
 
 
@@ -45,5 +45,5 @@ def _bins(report: Report, label: Label | None) -> BySeed:
 
 
 def _at(report: Report, label: Label, logsnr: float) -> str:
-    change = difference(_bins(report, label).get(logsnr, {}), _bins(report, report.baseline).get(logsnr, {}))
+    change = percentage(_bins(report, label).get(logsnr, {}), _bins(report, report.baseline).get(logsnr, {}))
     return f"{change.mean:+.1f}" if change else ""

@@ -27,7 +27,7 @@ def page(report: Report) -> str:
     environment = Environment(
         loader=PackageLoader("smallbatch.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    for way in (text.number, text.quantity, text.percent, text.probability, text.sign):
+    for way in (text.number, text.quantity, text.moved, text.probability, text.sign):
         environment.filters[way.__name__] = typeset(way)
     style, script = (
         files("smallbatch.report").joinpath(f"page/{name}").read_text() for name in ("page.css", "page.js")
@@ -36,7 +36,7 @@ def page(report: Report) -> str:
     rows = [Row(i, choice, metrics) for i, choice in enumerate(report.choices)]
     return environment.get_template("page.html").render(
         report=report,
-        title=os.path.basename(os.path.commonpath([run.folder.parent for run in report.runs])) or "runs",
+        title=title(report),
         made=datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
         metrics=metrics,
         rows=rows,
@@ -56,11 +56,17 @@ def page(report: Report) -> str:
     )
 
 
+def title(report: Report) -> str:
+    """The folder that holds all runs."""
+    return os.path.basename(os.path.commonpath([os.path.abspath(run.folder.parent) for run in report.runs])) or "runs"
+
+
 class Column:
     """A metric of the table, with the axis of its differences."""
 
     def __init__(self, report: Report, comparison: Comparison):
         self.comparison, self.name, self.better = comparison, comparison.metric, better(comparison.metric)
+        self.unit, self.sized = comparison.unit, f" {comparison.unit}".rstrip()  # as it follows a figure
         self.short = self.name.removeprefix("metrics/")
         self.others = {k: cell for k, cell in comparison.cells.items() if k != report.baseline and cell.change}
         self.axis = Axis([cell.change for cell in self.others.values()]) if self.others else None
@@ -163,9 +169,9 @@ def facets(report: Report) -> dict[str, list[str]]:
     return {name: sorted({c.settings[name] for c in report.choices if name in c.settings}) for name in names}
 
 
-def typeset(way: Callable[[float], str]) -> Callable[[float], str]:
+def typeset(way: Callable[..., str]) -> Callable[..., str]:
     """With the sign for minus in place of the hyphen."""
-    return lambda value: way(value).replace("-", "\N{MINUS SIGN}")
+    return lambda *given: way(*given).replace("-", "\N{MINUS SIGN}")
 
 
 def in_order(counts: Mapping[str, int]) -> list[tuple[str, int]]:

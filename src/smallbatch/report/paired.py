@@ -31,9 +31,22 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval | None:
-    """Of ours from theirs, in percent of theirs, over the seeds that both have and whose theirs is above 0."""
-    shared = sorted(seed for seed in ours.keys() & theirs.keys() if theirs[seed] > 0)
+    """Of ours from theirs, over the seeds that both have."""
+    shared = sorted(ours.keys() & theirs.keys())
+    return interval([ours[seed] - theirs[seed] for seed in shared]) if shared else None
+
+
+def percentage(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval | None:
+    """The difference in percent of theirs. None where theirs are not `positive`."""
+    if not positive(theirs):
+        return None
+    shared = sorted(ours.keys() & theirs.keys())
     return interval([100 * (ours[seed] / theirs[seed] - 1) for seed in shared]) if shared else None
+
+
+def positive(theirs: Mapping[int, float]) -> bool:
+    """Whether differences can be in percent of them: one seed at 0 or below takes all, as to drop it would choose."""
+    return min(theirs.values(), default=0) > 0
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -3,16 +3,18 @@
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smallbatch.errors import UserError
+from smallbatch.errors import UserError, printable
+from smallbatch.files import inside, last_lines
 from smallbatch.report.figures import Point, Score, figures, judged, shown
-from smallbatch.report.outcome import outcome, tail
+from smallbatch.report.outcome import outcome
 from smallbatch.status import Status
 
 COMMAND = "# smallbatch train"  # config.yaml begins with it
+LOG_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -57,29 +59,42 @@ def read(folder: Path, ignored: Collection[str], price: float | None = None) -> 
     """`ignored` settings change no result; a `price` comes before the run's own. UserError: nothing tells its words."""
     config = folder / "config.yaml"
     head, _, body = config.read_text(errors="replace").partition("\n") if config.is_file() else ("", "", "")
-    settings = {k: v for k, v in command(head, config).items() if k.split(".")[0] not in ignored}
+    typed = words(head, config)
+    settings = {name: value for name, value in pairs(typed).items() if group(name) not in ignored}
+    typed_seed = settings.pop("seed", "0")
     try:
-        seed = int(settings.pop("seed", 0))
+        seed = int(typed_seed)
     except ValueError:
-        raise UserError(f"{config}: seed={command(head, config)['seed']} is no whole number") from None
+        raise UserError(f"{config}: seed={typed_seed} is no whole number") from None
     rows = shown(folder)
     now = outcome(folder, rows)
-    log = "" if now.state in ("finished", "training") else tail(folder / "job.log")
+    log = folder / "job.log"
+    told = now.state in ("interrupted", "failed") and inside(folder, log)
+    end = "\n".join(last_lines(log, LOG_LINES)) if told else ""
     own = re.search(r"^price:\n  per_device_hour: (\d+(?:\.\d+)?(?:e[+-]?\d+)?)$", body, re.M)
     price = float(own[1]) if price is None and own else price
     points, bins, spent = figures(rows)
-    scores, drawn = judged(folder / "metrics", now)
-    line = head.removeprefix("# ")
-    return Run(folder, line, settings, seed, now, log, price, points | drawn, bins, spent, scores)
+    scores, drawn = judged(folder / "metrics", rows)
+    line = printable(shlex.join(["smallbatch", "train", *typed]))
+    return Run(folder, line, settings, seed, now, end, price, points | drawn, bins, spent, scores)
 
 
-def command(head: str, path: Path) -> dict[str, str]:
-    """The settings typed after `smallbatch train`; of one typed twice, the last."""
+def words(head: str, path: Path) -> list[str]:
+    """Those typed after `smallbatch train`."""
     if not head.startswith(COMMAND):
         raise UserError(f"{path} does not begin with the command that made it: train it again")
     try:
-        words = shlex.split(head.removeprefix(COMMAND))
+        return shlex.split(head.removeprefix(COMMAND))
     except ValueError as error:
         raise UserError(f"{path} begins with a command that cannot be read ({error}): train it again") from None
-    pairs = (word.lstrip("+").partition("=") for word in words)
-    return dict(sorted({name: value for name, _, value in pairs}.items()))
+
+
+def pairs(typed: Sequence[str]) -> dict[str, str]:
+    """Settings in the order of their names; of one typed twice, the last."""
+    split = (word.lstrip("+").partition("=") for word in typed)
+    return dict(sorted({name: value for name, _, value in split}.items()))
+
+
+def group(name: str) -> str:
+    """`sampler` of sampler, sampler.steps, sampler/grid, sampler@here and ~sampler."""
+    return re.split(r"[./@]", name.removeprefix("~"))[0]

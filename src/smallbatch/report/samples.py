@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image as PILImage
 
+from smallbatch.files import inside
 from smallbatch.report.choices import Choice
 
 GRIDS = 48  # of a page
@@ -30,7 +31,8 @@ def newest(choice: Choice) -> Grid | None:
     """That of the lowest seed that has drawn any."""
     for seed, run in choice.runs.items():
         for path in sorted(run.folder.glob("samples/*.png"), reverse=True):
-            if path.stem.isdecimal() and (picture := opened(path)):
+            own = path.stem.isdecimal() and path.is_file() and inside(run.folder, path)
+            if own and (picture := opened(path)):
                 return Grid(seed, int(path.stem), address(picture), *picture.size)
     return None
 

@@ -28,16 +28,20 @@ def percent(value: float) -> str:
     return f"{value:+,.2f}" if abs(value) < 1000 else f"{value:+,.0f}"
 
 
+def moved(value: float, unit: str) -> str:
+    """A difference with its sign, without its unit: in percent, or else in a metric's own."""
+    return percent(value) if unit == "%" else "+" * (value > 0) + number(value)
+
+
 def sign(value: float) -> str:
     """A round figure with its sign; 0 has none."""
     return f"{value:+,.15g}" if value else "0"
 
 
-def change(of: Interval) -> str:
+def change(of: Interval, unit: str) -> str:
     """A difference with its ends, where it has any."""
-    if of.n == 1:
-        return f"{percent(of.mean)} %, one seed"
-    return f"{percent(of.mean)} % [{percent(of.low)}, {percent(of.high)}]"
+    mean = f"{moved(of.mean, unit)} {unit or 'absolute'}"
+    return f"{mean}, one seed" if of.n == 1 else f"{mean} [{moved(of.low, unit)}, {moved(of.high, unit)}]"
 
 
 def probability(p: float | None) -> str:

@@ -2,11 +2,13 @@
 
 import csv
 import io
+from pathlib import Path
 
 from smallbatch.report.compared import Report
 
 COLUMNS = ("run", "choice", "seed", "state", "metric", "value", "images", "seconds", "compared")
 COLUMNS += ("device_hours", "money", "flops", "command", "error")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def tidy(report: Report) -> str:
@@ -25,5 +27,11 @@ def tidy(report: Report) -> str:
                 last = point or next(iter(run.points.get(metric, [])[-1:]), None)
                 if last:
                     rows.append([*start, metric, last.value, last.images, last.seconds, int(point is not None), *end])
-            table.writerows(rows or [[*start, None, None, run.status.images, run.status.seconds, 0, *end]])
+            rows = rows or [[*start, None, None, run.status.images, run.status.seconds, 0, *end]]
+            table.writerows([harmless(cell) for cell in row] for row in rows)
     return out.getvalue()
+
+
+def harmless(cell: Path | str | float | None) -> Path | str | float | None:
+    """Words that a spreadsheet would take for a formula, marked as words; numbers as they are."""
+    return f"'{cell}" if isinstance(cell, Path | str) and str(cell).startswith(FORMULA) else cell

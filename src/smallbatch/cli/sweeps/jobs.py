@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from smallbatch import status
 from smallbatch.cli import lifeline, naming
 from smallbatch.cli.building import from_config
+from smallbatch.cli.resume import describe
 from smallbatch.cli.sweeps.places import Place
-from smallbatch.errors import UserError, printable
-from smallbatch.files import alone
+from smallbatch.errors import UserError
+from smallbatch.files import alone, last_lines
 from smallbatch.recorded import read
 from smallbatch.report.outcome import held
 
@@ -57,11 +58,21 @@ class Job:
         known = status.read(self.folder)
         return known is not None and known.state == "finished"
 
+    def begin(self) -> None:
+        """Records what there is to do, should the job be killed before it says so itself."""
+        describe(self.folder, self.config, self.words)
+        if status.read(self.folder) is None:
+            status.write(self.folder, status.Status("training", devices=self.devices))
+
+    @property
+    def devices(self) -> int:
+        return self.config.devices * self.config.nodes
+
     def failed(self, why: str) -> None:
         """Records a failure, also of a job that had no time to record anything itself; but not over who trains it."""
         if held(self.folder):
             return
-        known = status.read(self.folder) or status.Status("failed", devices=self.config.devices * self.config.nodes)
+        known = status.read(self.folder) or status.Status("failed", devices=self.devices)
         status.write(self.folder, replace(known, state="failed", error=why))
 
     def figure(self) -> float | None:
@@ -71,8 +82,7 @@ class Job:
 
     def tail(self, lines: int = 15) -> list[str]:
         """The end of its log."""
-        written = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return [printable(line) for line in written[-lines:]]
+        return last_lines(self.log, lines)
 
 
 @dataclass

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
-from smallbatch.cli.resume import describe
 from smallbatch.cli.sweeps.board import Board
 from smallbatch.cli.sweeps.jobs import Job, Running, environment
 from smallbatch.cli.sweeps.places import Machine
@@ -76,7 +75,7 @@ class Launch:
             held.close()
             self.machine.give_back(place)
             return True
-        describe(job.folder, job.config, job.words)
+        job.begin()
         log = held.enter_context(job.log.open("a"))
         print(time.strftime("--- %Y-%m-%d %H:%M:%S"), file=log, flush=True)
         threads = max(1, place.cores // job.config.devices)

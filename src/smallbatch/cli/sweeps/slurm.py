@@ -14,7 +14,6 @@ from typing import Any
 import submitit
 
 from smallbatch import status
-from smallbatch.cli.resume import describe
 from smallbatch.cli.sweeps.board import Board
 from smallbatch.cli.sweeps.jobs import Job
 from smallbatch.cli.sweeps.slurm_task import become
@@ -40,7 +39,7 @@ class Cluster:
         numbers = {}
         for alike in arrays(jobs):
             for job in alike:
-                describe(job.folder, job.config, job.words)
+                job.begin()
             commands, logs = [job.command for job in alike], [str(job.log) for job in alike]
             for job, submitted in zip(alike, self.array(alike[0], become, commands, logs), strict=True):
                 numbers[job] = submitted.job_id

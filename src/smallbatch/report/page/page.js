@@ -154,7 +154,7 @@
     const relative = find("relative")?.checked, which = relative ? "relative" : "noise";
     const lines = [...drawn.keys()].filter((row) => data.rows[row][which][state.metric]).map((row) => line(row, data.rows[row][which][state.metric]));
     const name = data.metrics[state.metric]?.name;
-    chart(find("noise"), lines, { xlabel: "log-SNR", ylabel: relative ? "% of the baseline" : name, kind: relative ? "bent" : "log", empty: `${name ?? "This"} is not measured per noise level.` });
+    chart(find("noise"), lines, { xlabel: "log-SNR", ylabel: relative ? "% of the baseline" : name, kind: relative ? "bent" : "log", empty: `${name ?? "This"} is not ${relative ? "given in % of the baseline" : "measured"} per noise level.` });
   };
 
   const density = () => {
