@@ -7,12 +7,13 @@ from contextlib import contextmanager
 import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from safetensors.torch import save_file
 
 from smallbatch.callbacks.checkpoint import AtomicCheckpointIO, last_good
 from smallbatch.callbacks.record import Figure, MetricsFile
 from smallbatch.ema import Average, Power
 from smallbatch.errors import UserError
-from smallbatch.files import append, replacing
+from smallbatch.files import BEGUN, append, last_lines, replacing
 from smallbatch.posthoc import load_snapshots, write_snapshot
 from smallbatch.recorded import read, rewind
 
@@ -122,3 +123,16 @@ def test_the_record_is_wound_back_to_the_checkpoint_and_forgets_a_broken_line(tm
     assert [row["images"] for row in rows] == [10, 10, 20, 20]
     assert rows[1] == {"images": 10, "step": 1, "seconds": 0.5, "name": "loss", "value": 2.0, "n": 3, "logsnr": -1.0}
     assert all(json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+
+
+def test_the_end_of_a_log_is_that_of_its_last_attempt(tmp_path):
+    log = tmp_path / "job.log"
+    log.write_text(f"{BEGUN}2026-01-01\nold\n{BEGUN}2026-01-02\nnew\n")
+    assert last_lines(log, 15) == [f"{BEGUN}2026-01-02", "new"]
+
+
+def test_others_may_read_what_a_library_wrote_for_its_owner_alone(tmp_path):
+    (tmp_path / "any").touch()
+    with replacing(tmp_path / "some.safetensors") as partial:
+        save_file({"x": torch.zeros(1)}, partial)
+    assert (tmp_path / "some.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode

@@ -16,6 +16,7 @@ from rich.filesize import decimal
 from smallbatch.errors import UserError, printable
 
 LONGEST = 16 * 2**20  # bytes of what describes a run or a data set
+BEGUN = "--- "  # before the time, in a line of its own
 LOG_END = 65536  # bytes of a log that hold its last lines
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # the colours and cursors of a terminal
 
@@ -107,12 +108,17 @@ def read_json(path: Path) -> Any:
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """Of a log, as a terminal would have left them and without what it would obey; none of what is no file."""
+    """Of a log since it was last begun anew, as a terminal would have left them and without what it would obey.
+
+    None of what is no file.
+    """
     if not path.is_file():
         return []
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - LOG_END))
         lines = file.read().decode(errors="replace").split("\n")
+    begun = [number for number, line in enumerate(lines) if line.startswith(BEGUN)]
+    lines = lines[begun[-1] :] if begun else lines
     left = [ESCAPES.sub("", line.rstrip("\r").rsplit("\r", 1)[-1]).expandtabs() for line in lines]
     return [printable(line) for line in left if line.strip()][-count:]
 

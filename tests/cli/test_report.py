@@ -32,6 +32,11 @@ def test_without_out_the_table_comes_to_the_terminal(two, smallbatch):
     )
 
 
+def test_the_baseline_that_nobody_chose_has_been_measured(two, smallbatch, tmp_path):
+    make(tmp_path / "runs" / "new", "prediction=a seed=0 name=new", {})
+    assert "| `prediction=eps` | 1.0500 | baseline |" in smallbatch("report", "runs=runs")
+
+
 @pytest.mark.parametrize(
     "runs", ["runs", "runs/*", "[runs/one,runs/two]", "[runs/one,runs]", "[runs/one,HERE/runs/two]"]
 )

@@ -46,8 +46,8 @@ def read(config: DictConfig) -> compared.Report:
     if not found:
         raise UserError(left_out[0] if left_out else f"runs={config.runs}: no run folder there; name what train made")
     made, twins = choices.grouped(found)
-    labels = [choice.label for choice in made]
-    baseline = labels[0] if len(labels) > 1 else None
+    measured = [c.label for c in made if any(str(config.metric) in run.points for run in c.runs.values())]
+    baseline = measured[0] if len(measured) > 1 else None
     if config.baseline is not None:
         words = config.baseline if isinstance(config.baseline, ListConfig) else [config.baseline]
         baseline = choices.chosen([str(word) for word in words], made)

@@ -13,6 +13,7 @@ from smallbatch.cli.sweeps.board import Board
 from smallbatch.cli.sweeps.jobs import Job, Running, environment
 from smallbatch.cli.sweeps.places import Machine
 from smallbatch.errors import UserError
+from smallbatch.files import BEGUN
 
 LOOK_SECONDS = 0.2
 WAITING, ELSEWHERE = "waiting", "in another process"
@@ -77,7 +78,7 @@ class Launch:
             return True
         job.begin()
         log = held.enter_context(job.log.open("a"))
-        print(time.strftime("--- %Y-%m-%d %H:%M:%S"), file=log, flush=True)
+        print(time.strftime(f"{BEGUN}%Y-%m-%d %H:%M:%S"), file=log, flush=True)
         threads = max(1, place.cores // job.config.devices)
         process = subprocess.Popen(
             job.command,

@@ -235,7 +235,7 @@
     const rules = document.styleSheets[0].cssRules;
     rules[rules.length - 2].selectorText = `.full:not(.m${metric})`;
     rules[rules.length - 1].selectorText = `.brief.m${metric}`;
-    if (data.rows.some((row) => row.courses[metric])) find("course").value = metric;
+    find("course").value = metric;
     sort("v" + metric, data.metrics[metric].better === "higher");
     redraw();
   };
@@ -281,7 +281,7 @@
   });
 
   data.metrics.forEach(({ name }, i) => {
-    if (data.rows.some((row) => row.courses[i])) find("course").add(new Option(name, i));
+    find("course").add(new Option(name === "train/loss" ? "train/loss (of each choice's own kind)" : name, i));
   });
   const FEW = 5; // lines that can still be told apart
   const best = data.rows.map((_, row) => row).filter((row) => row !== data.baseline).slice(0, FEW);
