@@ -50,7 +50,7 @@ def make(folder: Path, words: list[str], seed: int, number: int) -> None:
     rows = record(images, floor + luck, speed, own, heads=words[0].startswith("prediction=mixed"))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     error = "the loss is not finite at step 79: lower optimizer.lr=0.001" if state == "failed" else None
-    status.write(folder, status.Status(state, images, images / 500, 1, "cpu", 12_000_000, error))
+    status.write(folder, status.Status(state, images, images / 500, images / 500, 1, "cpu", 12_000_000, error))
     if error:
         (folder / "job.log").write_text("".join(f"line {i} of the log\n" for i in range(200)) + f"{error}\n")
     (folder / "samples").mkdir()
