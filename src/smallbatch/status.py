@@ -1,7 +1,7 @@
 """What became of a run: status.json in its folder."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_type_hints
 
@@ -25,6 +25,12 @@ class Status:
     device: str = "cpu"
     flops_per_image: int | None = None
     error: str | None = None
+
+    def reached(self, images: int, seconds: float) -> "Status":
+        """The same when it has come this far, on these devices since."""
+        images, seconds = max(self.images, images), max(self.seconds, seconds)
+        on_devices = self.device_seconds + self.devices * (seconds - self.seconds)
+        return replace(self, images=images, seconds=seconds, device_seconds=on_devices)
 
 
 def read(folder: Path) -> Status | None:

@@ -54,11 +54,9 @@ def fit(
     note(folder, known)
 
     def ended(state: State, error: str | None = None) -> None:
-        images, seconds = max(start.images, module.images), max(start.seconds, module.seconds)
-        on_devices = start.device_seconds + devices * (seconds - start.seconds)
-        what = {"images": images, "seconds": seconds, "device_seconds": on_devices, "error": error}
-        note(folder, replace(known, state=state, **what))  # first: a disk may have room for this alone
-        local.event(error or f"{state} at {images} images")
+        now = replace(known.reached(module.images, module.seconds), state=state, error=error)
+        note(folder, now)  # first: a disk may have room for this alone
+        local.event(error or f"{state} at {now.images} images")
 
     if config.devices > 1:
         lifeline.lead()

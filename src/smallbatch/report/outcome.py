@@ -13,7 +13,10 @@ from smallbatch.status import Status
 
 
 def outcome(folder: Path, rows: Sequence[Row]) -> Status:
-    """status.json; of a run that has not finished, with how far its record came: what kills it may say no more."""
+    """status.json; of a run that has not finished, with how far its record came: what kills it may say no more.
+
+    `rows` are in the order of their images.
+    """
     known = status.read(folder)
     if known is None:
         raise UserError(f"{folder} holds no status.json: the run's own command writes it")
@@ -21,10 +24,8 @@ def outcome(folder: Path, rows: Sequence[Row]) -> Status:
         raise UserError(f"{folder / 'status.json'} cannot be read: remove it; the run's own command writes it again")
     if known.state == "finished":
         return known
-    images = max([known.images, *(row["images"] for row in rows)])
-    seconds = max([known.seconds, *(row["seconds"] for row in rows)])
-    on_devices = known.device_seconds + known.devices * (seconds - known.seconds)
-    known = replace(known, images=images, seconds=seconds, device_seconds=on_devices)
+    for row in rows[-1:]:
+        known = known.reached(row["images"], row["seconds"])
     if known.state != "training" or held(folder):
         return known
     return replace(known, state="interrupted", error="its process ended without a word")
