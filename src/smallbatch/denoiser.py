@@ -51,7 +51,7 @@ class LogSNR(Clock):
 
 
 class Denoiser(nn.Module):
-    """Builds its network from what the prediction asks and the data set is. Its spec has the classes that it hears.
+    """Builds its network from what the prediction asks and the data set is. Its spec is of what the network hears.
 
     `data_std` scales the network's input to unit variance (Karras et al. 2022 (2206.00364), c_in); None feeds x_t.
     """
@@ -68,7 +68,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network(spec, prediction.outputs)
         self.schedule, self.prediction, self.clock = schedule, prediction, clock
-        self.spec = spec._replace(classes=self.network.classes)
+        self.spec = spec._replace(classes=self.network.classes, low_size=self.network.low_size)
         self.data_std = data_std
 
     def forward(self, x_t: Image, level: NoiseLevel, condition: Condition, keep: Keep | None = None) -> Output:

@@ -1,6 +1,6 @@
 """Images by number: image i depends on (seed, i) alone, not on the batch, nor on how many devices share the work."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jaxtyping import Int
 from torch import Tensor
@@ -13,12 +13,19 @@ from smallbatch.sampler import Sampler
 Numbers = Int[Tensor, " b"]
 
 
+Told = Callable[[Numbers], Condition]  # what the network is told of the images of these numbers
+
+
+def of_class(labels: Int[Tensor, " n"] | None) -> Told:
+    """Image i is of class labels[i]; of none, where there are none."""
+    return lambda numbers: Condition(None if labels is None else labels[numbers])
+
+
 def generate(
-    denoiser: Denoiser, sampler: Sampler, labels: Int[Tensor, " n"] | None, numbers: Numbers, seed: int, batch: int
+    denoiser: Denoiser, sampler: Sampler, told: Told, numbers: Numbers, seed: int, batch: int
 ) -> Iterator[tuple[Numbers, Image]]:
-    """`batch` at a time; image i is of class labels[i]. On the device where the denoiser is."""
+    """`batch` at a time, on the device where the denoiser is."""
     spec, device = denoiser.spec, next(denoiser.parameters()).device
     for some in numbers.split(batch):
         noise = SampleNoise(seed, some.tolist(), (spec.channels, spec.size, spec.size), device)
-        condition = Condition(None if labels is None else labels[some].to(device))
-        yield some, sampler(denoiser, noise, condition)
+        yield some, sampler(denoiser, noise, told(some).to(device))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
@@ -30,6 +31,7 @@ class ImageSpec(NamedTuple):
     channels: int
     size: int
     classes: int
+    low_size: int | None = None  # pixels per side of the small images to enlarge; None: there are none
 
 
 class Text(NamedTuple):
@@ -44,7 +46,11 @@ class Condition(NamedTuple):
 
     label: Labels | None = None
     text: Text | None = None
-    image: Image | None = None
+    image: Image | None = None  # a small one, to be enlarged
+
+    def to(self, device: torch.device | str) -> "Condition":
+        label, image = (None if part is None else part.to(device) for part in (self.label, self.image))
+        return self._replace(label=label, image=image)
 
 
 class Batch(NamedTuple):

@@ -11,7 +11,7 @@ from smallbatch.callbacks.ema import averaged
 from smallbatch.callbacks.record import Figure, record
 from smallbatch.data.module import ImageData
 from smallbatch.errors import UserError
-from smallbatch.generation import generate
+from smallbatch.generation import generate, of_class
 from smallbatch.metrics.evaluation import Evaluation, NotFinite, Samples, share
 from smallbatch.metrics.judged import Judged, write
 from smallbatch.metrics.validity import Seen
@@ -52,7 +52,7 @@ class Metrics(ImagesCallback):
         seen, self.evaluation.device = Seen(spec.channels), module.device
         module.eval()
         with averaged(trainer, module):  # in float32, whatever training is in: as `smallbatch evaluate` draws them
-            images = generate(module.denoiser, self.sampler, labels, share(n), self.seed, self.batch)
+            images = generate(module.denoiser, self.sampler, of_class(labels), share(n), self.seed, self.batch)
             try:
                 judged = self.evaluation(Samples(n, seen.quantise(images), seen, labels))
             except NotFinite as error:  # the next samples may be sound

@@ -89,7 +89,7 @@ def drawn(config: DictConfig, data: ImageData | None, device: torch.device) -> t
     marks = ["held against other images than the run was trained on"] if other else []
     spec, mine = drawing.denoiser.spec, share(config.n)
     seen, labels = Seen(spec.channels), drawing.labels
-    images = seen.quantise(generate(*drawing, mine, config.seed, config.batch))
+    images = seen.quantise(generate(*drawing[:3], mine, config.seed, config.batch))
     return Samples(config.n, progress(images, math.ceil(len(mine) / config.batch)), seen, labels, marks), spec
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from smallbatch.cli import devices, disk, naming
-from smallbatch.data.module import ImageData
+from smallbatch.data.module import ImageData, refuse_low_size
 from smallbatch.data.stream import micro_batch
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
@@ -42,7 +42,7 @@ def measure(denoiser: Denoiser) -> tuple[int, int]:
 
 def answer(denoiser: Denoiser) -> Output:
     """What the network makes of one image, all on the meta device."""
-    spec, side = denoiser.spec, denoiser.network.low_resolution
+    spec, side = denoiser.spec, denoiser.spec.low_size
     x = torch.empty(1, spec.channels, spec.size, spec.size, device="meta")
     label = torch.empty(1, dtype=torch.long, device="meta") if spec.classes else None
     image = torch.empty(1, spec.channels, side, side, device="meta") if side else None
@@ -61,6 +61,7 @@ def on_meta(denoiser: Callable[..., Denoiser], spec: ImageSpec) -> Denoiser:
 def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
     data = objects["data"]
     spec, problem = look(config, data)
+    refuse_low_size(spec)
     denoiser = on_meta(objects["denoiser"], spec)
     parameters, (flops, activations) = count(denoiser.network), measure(denoiser)
     processes = config.devices * config.nodes
@@ -99,7 +100,7 @@ def look(config: DictConfig, data: ImageData) -> tuple[ImageSpec, str | None]:
     try:
         return data.spec, None
     except UserError as error:
-        guess = ImageSpec(config.data.get("channels", 3), config.data.get("size") or 32, classes=0)
+        guess = ImageSpec(config.data.get("channels", 3), config.data.get("size") or 32, 0, data.low_size)
         return guess, f"{error} (planned with {guess.channels}x{guess.size}x{guess.size}, no classes)"
 
 

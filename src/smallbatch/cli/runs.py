@@ -90,6 +90,8 @@ def believed(spec: ImageSpec) -> ImageSpec:
         value, most = getattr(spec, name), getattr(LARGEST, name)
         if type(value) is not int or not least <= value <= most:
             raise ValueError(f"spec.{name}={value} must lie in {least}..{most}")
+    if spec.low_size is not None and (type(spec.low_size) is not int or not 1 <= spec.low_size < spec.size):
+        raise ValueError(f"spec.low_size={spec.low_size} must lie in 1..{spec.size - 1}")
     return spec
 
 

@@ -19,7 +19,7 @@ from smallbatch.data.images import to_pixels
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.files import replacing
-from smallbatch.generation import generate
+from smallbatch.generation import Told, generate, of_class
 from smallbatch.notation import Pixels
 from smallbatch.randomness import generator
 from smallbatch.sampler import Sampler
@@ -28,6 +28,7 @@ from smallbatch.sampler import Sampler
 class Drawing(NamedTuple):
     denoiser: Denoiser
     sampler: Sampler
+    told: Told
     labels: Int[Tensor, " n"] | None
 
 
@@ -37,7 +38,7 @@ def run(config: DictConfig) -> None:
     if out.suffix != ".npz":
         raise UserError(f"out={out} must end in .npz")
     drawing = drawing_of(config, "cuda" if torch.cuda.is_available() else "cpu")
-    images = generate(*drawing, torch.arange(config.n), config.seed, config.batch)
+    images = generate(*drawing[:3], torch.arange(config.n), config.seed, config.batch)
     steps = math.ceil(config.n / config.batch)
     parts = [to_pixels(some).cpu() for _, some in track(images, description="sample", total=steps)]
     write(out, torch.cat(parts), drawing.labels)
@@ -53,7 +54,7 @@ def drawing_of(config: DictConfig, device: torch.device | str) -> Drawing:
     labels = choose(config.labels, config.n, denoiser.spec.classes, config.seed)
     if labels is None and config.guidance != 1:
         raise UserError(f"guidance={config.guidance} needs labels; without them use guidance=1")
-    return Drawing(denoiser, from_config(config.sampler, "sampler"), labels)
+    return Drawing(denoiser, from_config(config.sampler, "sampler"), of_class(labels), labels)
 
 
 def check(config: DictConfig) -> None:

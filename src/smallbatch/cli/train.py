@@ -106,11 +106,9 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
 
 def check_network(denoiser: Denoiser, data: ImageData) -> None:
     """`denoiser` lives on the meta device."""
-    side = denoiser.network.low_resolution
-    if side and data.held_out(torch.zeros(1, dtype=torch.long), "cpu").condition.image is None:
-        raise UserError(
-            f"network.low_resolution={side}: this data set gives no small images to enlarge; set it to null"
-        )
+    if denoiser.spec.low_size != data.spec.low_size:
+        kind = type(denoiser.network).__name__
+        raise UserError(f"data.low_size={data.spec.low_size}: {kind} enlarges no images: leave it out, or network=unet")
     steps, clock = denoiser.schedule.steps, denoiser.clock
     if isinstance(clock, Steps) and steps not in (None, clock.steps):
         raise UserError(f"clock.steps={clock.steps}, but schedule.steps={steps}: give both the same")

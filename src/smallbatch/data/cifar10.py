@@ -58,13 +58,22 @@ class Cifar10(ImageData):
     `official` holds every file against its published checksum; without it, any files of that format will do.
     """
 
-    def __init__(self, path: str, batch: int, seed: int, flip: bool = True, official: bool = True, per_image: int = 1):
-        super().__init__(batch, seed, flip, per_image=per_image)
+    def __init__(
+        self,
+        path: str,
+        batch: int,
+        seed: int,
+        flip: bool = True,
+        official: bool = True,
+        per_image: int = 1,
+        low_size: int | None = None,
+    ):
+        super().__init__(batch, seed, flip, per_image=per_image, low_size=low_size)
         self.path, self.official = Path(path).expanduser(), official
 
     @property
     def spec(self) -> ImageSpec:
-        return ImageSpec(channels=3, size=32, classes=10)
+        return ImageSpec(channels=3, size=32, classes=10, low_size=self.low_size)
 
     @property
     def class_names(self) -> list[str]:

@@ -27,15 +27,17 @@ def enlarged(ink: np.ndarray, size: int) -> Pixels:
 class Digits(ImageData):
     """15 % are held out, stratified, whatever the seed: the last 297 would be other writers."""
 
-    def __init__(self, batch: int, seed: int, size: int = 8, flip: bool = False, per_image: int = 1):
-        super().__init__(batch, seed, flip, per_image=per_image)
+    def __init__(
+        self, batch: int, seed: int, size: int = 8, flip: bool = False, per_image: int = 1, low_size: int | None = None
+    ):
+        super().__init__(batch, seed, flip, per_image=per_image, low_size=low_size)
         if size < 8 or size % 8:
             raise UserError(f"data.size={size}: digits are 8x8, enlarged only to a multiple of 8, e.g. 16")
         self.size = size
 
     @property
     def spec(self) -> ImageSpec:
-        return ImageSpec(channels=1, size=self.size, classes=10)
+        return ImageSpec(channels=1, size=self.size, classes=10, low_size=self.low_size)
 
     @property
     def class_names(self) -> list[str]:

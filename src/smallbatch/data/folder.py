@@ -48,8 +48,9 @@ class Images(ImageData):
         memory_gib: float = 8.0,
         workers: int | None = None,
         per_image: int = 1,
+        low_size: int | None = None,
     ):
-        super().__init__(batch, seed, flip, memory_gib, workers, per_image)
+        super().__init__(batch, seed, flip, memory_gib, workers, per_image, low_size)
         if not isinstance(path, str):
             raise UserError(f"data.path={path}: give a folder or a zip of images")
         if size is not None and (not isinstance(size, int) or size < 1):
@@ -77,7 +78,7 @@ class Images(ImageData):
 
     @cached_property
     def spec(self) -> ImageSpec:
-        return ImageSpec(self.channels, self.size or self.first_size, len(self.class_names))
+        return ImageSpec(self.channels, self.size or self.first_size, len(self.class_names), self.low_size)
 
     @cached_property
     def first_size(self) -> int:

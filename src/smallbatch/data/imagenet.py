@@ -38,15 +38,16 @@ class ImageNet(ImageData):
         memory_gib: float = 8.0,
         workers: int | None = None,
         per_image: int = 1,
+        low_size: int | None = None,
     ):
-        super().__init__(batch, seed, flip, memory_gib, workers, per_image)
+        super().__init__(batch, seed, flip, memory_gib, workers, per_image, low_size)
         if not isinstance(size, int) or size < 1:
             raise UserError(f"data.size={size} must be a whole number, e.g. 64, 128 or 256")
         self.path, self.size, self.smallest = Path(path).expanduser(), size, smallest
 
     @property
     def spec(self) -> ImageSpec:
-        return ImageSpec(channels=3, size=self.size, classes=len(classes()))
+        return ImageSpec(channels=3, size=self.size, classes=len(classes()), low_size=self.low_size)
 
     @property
     def class_names(self) -> list[str]:

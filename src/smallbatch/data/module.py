@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from smallbatch.data.images import shrunk
 from smallbatch.data.reading import deaf, processes, read
 from smallbatch.data.store import Source, Store, Streamed, size_in_bytes
 from smallbatch.data.stream import Order, Repeated, Stream, Windows
@@ -31,7 +32,7 @@ class ImageData(L.LightningDataModule, ABC):
     `batch` counts the rows of a whole optimizer step, over all ranks and micro-batches; `per_image` rows in turn are
     one image. A part of at most `memory_gib` GiB is read at the start and lives in memory, on the training device where
     that has room; a larger one is read by `workers` processes while training goes on (None: as many as there are cores
-    for this rank, at most 8).
+    for this rank, at most 8). With `low_size`, every image comes with itself shrunk to so many pixels a side.
     """
 
     may_download = True  # False: where somebody else names the path
@@ -44,12 +45,15 @@ class ImageData(L.LightningDataModule, ABC):
         memory_gib: float = 8.0,
         workers: int | None = None,
         per_image: int = 1,
+        low_size: int | None = None,
     ):
         super().__init__()
         if memory_gib < 0 or (workers is not None and workers < 0):
             raise UserError(f"data: {memory_gib=} and {workers=} must be at least 0")
         self.batch, self.seed, self.flip = batch, seed, flip
-        self.memory_gib, self.workers, self.per_image = memory_gib, workers, per_image
+        if low_size is not None and low_size < 1:
+            raise UserError(f"data.{low_size=} must be at least 1, or null for no small images")
+        self.memory_gib, self.workers, self.per_image, self.low_size = memory_gib, workers, per_image, low_size
 
     @property
     @abstractmethod
@@ -93,10 +97,18 @@ class ImageData(L.LightningDataModule, ABC):
         return Repeated(self.image_order, self.per_image)
 
     def held_out(self, indices: Int[Tensor, " n"], device: torch.device | str) -> Batch:
-        return self.held_out_store.take(indices).to(device).batch
+        return self.batch_of(self.held_out_store.take(indices).to(device))
+
+    def batch_of(self, rows: Store) -> Batch:
+        """What a network sees and is told of these rows."""
+        batch = rows.batch
+        if self.low_size is None:
+            return batch
+        return batch._replace(condition=batch.condition._replace(image=shrunk(batch.x0, self.low_size)))
 
     def setup(self, stage: str) -> None:
         """Reads or looks at both parts, so that an image that cannot be read is refused before training starts."""
+        refuse_low_size(self.spec)
         self.train_store.check()
         self.held_out_store.check()
 
@@ -130,7 +142,13 @@ class ImageData(L.LightningDataModule, ABC):
         """Bytes travel; the float image is made where it is needed."""
         if isinstance(rows, UserError):
             raise rows
-        return rows.to(device).batch
+        return self.batch_of(rows.to(device))
+
+
+def refuse_low_size(spec: ImageSpec) -> None:
+    if spec.low_size and (spec.low_size >= spec.size or spec.size % spec.low_size):
+        fits = [size for size in range(1, spec.size) if spec.size % size == 0]
+        raise UserError(f"data.low_size={spec.low_size} does not divide {spec.size}: use one of {fits}")
 
 
 def has_room(device: torch.device, needed: int) -> bool:

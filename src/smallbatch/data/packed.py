@@ -31,7 +31,7 @@ def read_stamp(folder: Path) -> dict[str, Any]:
         if found != FORMAT:
             raise UserError(f"{folder} has format {found}, this version reads {FORMAT}: prepare the store again")
         odd = [f"{name}={stamp[name]}" for name, kind in HOLDS.items() if not isinstance(stamp[name], kind)]
-        numbers = [*ImageSpec(**stamp["spec"]), *(stamp["counts"][name] for name in Parts._fields)]
+        numbers = [*ImageSpec(**stamp["spec"])[:3], *(stamp["counts"][name] for name in Parts._fields)]
         if odd or not all(type(number) is int for number in numbers):
             raise ValueError(*odd, *numbers)
     except (ValueError, KeyError, TypeError) as error:
@@ -80,8 +80,9 @@ class Packed(ImageData):
         flip: bool = True,
         workers: int | None = None,
         per_image: int = 1,
+        low_size: int | None = None,
     ):
-        super().__init__(batch, seed, flip, workers=workers, per_image=per_image)
+        super().__init__(batch, seed, flip, workers=workers, per_image=per_image, low_size=low_size)
         self.path, self.size = Path(path).expanduser(), size
 
     @cached_property
@@ -97,7 +98,7 @@ class Packed(ImageData):
 
     @property
     def spec(self) -> ImageSpec:
-        return ImageSpec(**self.stamp["spec"])
+        return ImageSpec(**self.stamp["spec"])._replace(low_size=self.low_size)
 
     @property
     def class_names(self) -> list[str]:

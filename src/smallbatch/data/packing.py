@@ -25,7 +25,7 @@ def pack(data: ImageData, made_with: dict[str, Any], out: Path) -> None:
     """`out` appears whole or not at all; until then what is done lies in a folder beside it."""
     wanted = {
         "format": FORMAT,
-        "spec": data.spec._asdict(),
+        "spec": data.spec._replace(low_size=None)._asdict(),
         "class_names": data.class_names,
         "counts": {name: len(part) for name, part in zip(Parts._fields, data.parts, strict=True)},
         "made_with": made_with,

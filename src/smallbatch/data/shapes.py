@@ -53,9 +53,10 @@ class Shapes(ImageData):
         flip: bool = False,
         workers: int | None = None,
         per_image: int = 1,
+        low_size: int | None = None,
     ):
         # drawing is faster than most reading: nothing is kept
-        super().__init__(batch, seed, flip, memory_gib=0, workers=workers, per_image=per_image)
+        super().__init__(batch, seed, flip, memory_gib=0, workers=workers, per_image=per_image, low_size=low_size)
         if not isinstance(size, int) or size < 16:
             raise UserError(f"data.size={size}: shapes can be told apart from 16 pixels on, e.g. 32")
         if flip:
@@ -64,7 +65,7 @@ class Shapes(ImageData):
 
     @property
     def spec(self) -> ImageSpec:
-        return ImageSpec(channels=3, size=self.size, classes=len(CLASS_NAMES))
+        return ImageSpec(channels=3, size=self.size, classes=len(CLASS_NAMES), low_size=self.low_size)
 
     @property
     def class_names(self) -> list[str]:

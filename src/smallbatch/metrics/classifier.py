@@ -97,7 +97,7 @@ class Classifier(Network):
                 f"extractor=classifier needs 2 classes or more, the data has {data.spec.classes}: "
                 "use extractor=inception, or give one trained on similar images as extractor.weights=FILE"
             )
-        settings = (VERSION, data.fingerprint, *data.spec, *map(len, data.parts), self.images, self.seed)
+        settings = (VERSION, data.fingerprint, *data.spec[:3], *map(len, data.parts), self.images, self.seed)
         path = self.folder / f"classifier-{key(*settings):016x}.safetensors"
         try:
             if not path.exists():

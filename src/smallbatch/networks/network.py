@@ -12,7 +12,7 @@ class Network(nn.Module, ABC):
 
     classes: int  # whose labels it hears; 0: none
     block_types: tuple[type[nn.Module], ...] = ()  # what most of its weights lie in, part after part, none in another
-    low_resolution: int | None = None  # pixels per side of the `Condition.image` that it enlarges; None: it takes none
+    low_size: int | None = None  # pixels per side of the `Condition.image` that it enlarges; None: it takes none
 
     @abstractmethod
     def forward(self, x: Image, clock: Time, condition: Condition, keep: Keep | None = None) -> Output: ...

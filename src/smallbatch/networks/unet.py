@@ -112,20 +112,17 @@ class UNet(Network):
         scale_shift: bool = True,
         resample_in_block: bool = False,
         class_conditional: bool = True,
-        low_resolution: int | None = None,  # pixels per side of the image that an upsampler starts from
     ):
         super().__init__()
         if width < 1 or not 0 <= dropout < 1:
             raise UserError(f"network: {width=} must be at least 1, and {dropout=} lie in [0, 1)")
-        if low_resolution is not None and not 1 <= low_resolution < spec.size:
-            raise UserError(f"network: {low_resolution=} must lie in 1..{spec.size - 1}, or be null: size {spec.size}")
         stages = plan(spec.size, width, multipliers, attention_at)
         modulation = ScaleShift if scale_shift else Shift
         parts = Parts(4 * width, modulation, dropout, heads, head_width, head_order, resample_in_block)
         self.classes = spec.classes if class_conditional else 0
         self.embed = ClockAndLabel(width, 4 * width, self.classes)
-        self.low_resolution = low_resolution
-        self.stem = conv(spec.channels * (1 if low_resolution is None else 2), stages[0].width)
+        self.low_size = spec.low_size
+        self.stem = conv(spec.channels * (1 if spec.low_size is None else 2), stages[0].width)
 
         self.down, skips = nn.ModuleList(), [stages[0].width]
         for stage in stages:
@@ -162,9 +159,9 @@ class UNet(Network):
 
     def beside_enlarged(self, x: Image, image: Small | None) -> Input:
         """An upsampler sees x and, bilinearly, the small image. Dhariwal & Nichol 2021 (2105.05233), section 5.2."""
-        if self.low_resolution is None:
+        if self.low_size is None:
             return x
-        small = (self.low_resolution, self.low_resolution)
+        small = (self.low_size, self.low_size)
         assert image is not None, f"an upsampler needs Condition.image, {small} pixels"
-        assert image.shape[2:] == small, f"{self.low_resolution=}, but Condition.image is {tuple(image.shape)}"
+        assert image.shape[2:] == small, f"{self.low_size=}, but Condition.image is {tuple(image.shape)}"
         return torch.cat([x, F.interpolate(image, size=x.shape[2:], mode="bilinear")], dim=1)
