@@ -3,20 +3,18 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from einops import rearrange
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 from PIL import Image as PILImage
 
 from smallbatch.files import replacing
 from smallbatch.notation import Pixels
+from smallbatch.plots import COLOURS, DIRECTION, LOGSNR, MARKERS, drawn, figure
 
 
 def grid(images: Pixels, columns: int, gap: int = 1, at_least: int = 640) -> PILImage.Image:
@@ -37,10 +35,7 @@ def save(picture: PILImage.Image, path: Path) -> None:
         picture.save(partial)
 
 
-LOGSNR = "log-SNR"
-DIRECTION = f"{LOGSNR}   (noise on the left, data on the right)"
 BIN = 2.0  # width in log-SNR: as figures are recorded
-COLOURS, MARKERS = ("#0072B2", "#D55E00", "#009E73"), ("o", "s", "^")  # told apart by all eyes: Okabe & Ito 2008
 
 Curve = Mapping[float, float]  # value by log-SNR
 Heat = Mapping[int, Curve]  # by images seen: what was measured up to then
@@ -48,74 +43,64 @@ Heat = Mapping[int, Curve]  # by images seen: what was measured up to then
 
 def curves(series: Mapping[str, Curve], title: str) -> PILImage.Image:
     """One line per name: mean squared error against log-SNR, on a log scale."""
-    figure, (axes,) = _figure(6.4, 4.0)
+    page, (axes,) = figure(6.4, 4.0)
     _lines(axes, series)
     axes.set(xlabel=DIRECTION, ylabel="mean squared error per value", yscale="log", title=title)
     axes.legend()
-    return _drawn(figure)
+    return drawn(page)
 
 
 def panels(parts: Mapping[str, Mapping[str, Curve]], logarithmic: Sequence[str], title: str) -> PILImage.Image:
     """Curves against log-SNR in panels, two beside each other, with one legend; those named on a log scale."""
     rows = math.ceil(len(parts) / 2)
-    figure, grid = _figure(9.6, 1.4 + 2.6 * rows, rows, 2, sharex=True)
+    page, grid = figure(9.6, 1.4 + 2.6 * rows, rows, 2, sharex=True)
     for axes, (name, series) in zip(grid, parts.items(), strict=False):
         _lines(axes, series)
         axes.set_title(name, fontsize="medium")
         axes.set_yscale("log" if name in logarithmic else "linear")
     grid[0].legend()
-    figure.suptitle(title)
-    figure.supxlabel(DIRECTION, fontsize="medium")
-    return _drawn(figure)
+    page.suptitle(title)
+    page.supxlabel(DIRECTION, fontsize="medium")
+    return drawn(page)
 
 
 def heat(columns: Heat, title: str, unit: str) -> PILImage.Image:
     """A value per log-SNR (data at the top) and time of training, on a log scale. White: nothing was measured."""
-    figure, (axes,) = _figure(7.2, 4.0)
+    page, (axes,) = figure(7.2, 4.0)
     seen = [value for value in _finite(columns) if value > 0]
     scale = LogNorm(min(seen, default=1.0), max(seen, default=1.0))
     cells, ticks = _cells(axes, columns, scale), LogLocator(subs=(1, 2, 5))
-    figure.colorbar(cells, ax=axes, label=unit, ticks=ticks, format="{x:g}").ax.minorticks_off()
+    page.colorbar(cells, ax=axes, label=unit, ticks=ticks, format="{x:g}").ax.minorticks_off()
     axes.set(xlabel="images seen", ylabel=LOGSNR, title=title)
-    return _drawn(figure)
+    return drawn(page)
 
 
 def heats(parts: Mapping[str, Heat], title: str, unit: str) -> PILImage.Image:
     """Heat maps beside each other, on one linear scale."""
     seen = [value for part in parts.values() for value in _finite(part)]
-    figure, grid = _figure(3.2 * len(parts) + 1, 3.8, 1, len(parts), sharey=True)
+    page, grid = figure(3.2 * len(parts) + 1, 3.8, 1, len(parts), sharey=True)
     for axes, (name, columns) in zip(grid, parts.items(), strict=True):
         cells = _cells(axes, columns, Normalize(min([0.0, *seen]), max([0.0, *seen])))
         axes.set_title(name, fontsize="medium")
     grid[0].set_ylabel(LOGSNR)
-    figure.supxlabel("images seen", fontsize="medium")
-    figure.suptitle(title)
-    figure.colorbar(cells, ax=grid, label=unit, pad=0.02, fraction=0.08)
-    return _drawn(figure)
+    page.supxlabel("images seen", fontsize="medium")
+    page.suptitle(title)
+    page.colorbar(cells, ax=grid, label=unit, pad=0.02, fraction=0.08)
+    return drawn(page)
 
 
 def density(columns: Heat, whole: Curve, title: str) -> PILImage.Image:
     """Share of rows per unit of log-SNR over time of training, and beside it of the `whole` run."""
-    figure, (axes, side) = _figure(8.0, 4.2, 1, 2, sharey=True, width_ratios=(4, 1))
+    page, (axes, side) = figure(8.0, 4.2, 1, 2, sharey=True, width_ratios=(4, 1))
     cells = _cells(axes, columns, Normalize(0.0))
     axes.set(xlabel="images seen", ylabel=LOGSNR)
     side.barh(list(whole), list(whole.values()), height=BIN, color="#440154", edgecolor="white")
     side.set(xlabel="whole run", xlim=(0, None))
     side.xaxis.set_major_locator(MaxNLocator(2, prune="lower"))
     side.grid(axis="x", alpha=0.3)
-    figure.suptitle(title)
-    figure.colorbar(cells, ax=[axes, side], label="share of rows per unit of log-SNR", pad=0.03, fraction=0.1)
-    return _drawn(figure)
-
-
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **how: Any) -> tuple[Figure, list[Axes]]:
-    """In inches, with room around the axes: to let matplotlib find that room takes longer than to draw."""
-    figure = Figure((width, height), dpi=120)
-    axes = figure.subplots(rows, columns, squeeze=False, **how).flatten().tolist()
-    above = 0.4 if len(axes) == 1 else 0.75  # a title, or one of the figure and one of each panel
-    left, bottom, right, top = 0.75 / width, 0.6 / height, 1 - 0.15 / width, 1 - above / height
-    figure.subplots_adjust(left, bottom, right, top, wspace=0.16 if "sharex" in how else 0.08, hspace=0.2)
-    return figure, axes
+    page.suptitle(title)
+    page.colorbar(cells, ax=[axes, side], label="share of rows per unit of log-SNR", pad=0.03, fraction=0.1)
+    return drawn(page)
 
 
 def _lines(axes: Axes, series: Mapping[str, Curve]) -> None:
@@ -136,9 +121,3 @@ def _cells(axes: Axes, columns: Heat, norm: Normalize) -> QuadMesh:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
     return axes.pcolormesh([0, *columns], heights, np.ma.masked_invalid(values), norm=norm, cmap="viridis")
-
-
-def _drawn(figure: Figure) -> PILImage.Image:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return PILImage.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -16,7 +16,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from smallbatch.cli import runs, sample, trust
+from smallbatch.cli import runs, sample
 from smallbatch.cli.building import from_config
 from smallbatch.data.module import ImageData
 from smallbatch.data.store import Store
@@ -71,15 +71,7 @@ def data_of(config: DictConfig) -> ImageData | None:
     """What data= names, else what a run was trained on, else None."""
     if "data" in config:
         return from_config(config.data, "data")
-    if config.run is None:
-        return None
-    path = Path(config.run) / "config.yaml"
-    if not path.exists():
-        raise UserError(f"run={config.run} holds no config.yaml, which names its data: give data=...")
-    known = trust.read_yaml(path)
-    data = trust.built(known.get("data") if isinstance(known, dict) else None, path, "data", ImageData)
-    data.may_download = False  # nobody here chose where to
-    return data
+    return None if config.run is None else runs.data_of(Path(config.run))
 
 
 def drawn(config: DictConfig, data: ImageData | None, device: torch.device) -> tuple[Samples, ImageSpec]:

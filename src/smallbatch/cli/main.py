@@ -29,13 +29,22 @@ HELP = """smallbatch - train image diffusion models well on little compute
   smallbatch train -m prediction=eps,x0,v timesteps=uniform,stratified seed=0,1,2      a sweep
   smallbatch sample run=runs/digits/ID n=100 guidance=1.5 out=samples.npz
   smallbatch evaluate run=runs/digits/ID n=1000           scores of its samples, beside what real images would score
+  smallbatch diagnose run=[RUN,RUN] diagnostic=[loss_curve,consistency] out=DIR     why runs are as they are
   smallbatch reference data=cifar10 extractor=inception out=FILE.npz       measure a data set once
   smallbatch report runs=runs/NAME baseline=v out=report.html      a sweep as one page, compared seed by seed
 
 Every command explains its own settings: smallbatch train --help, smallbatch sample --help
 """
 
-COMMANDS = ("prepare", "train", "sample", "evaluate", "reference", "report")  # the files beside this one that `run`
+COMMANDS = (
+    "prepare",
+    "train",
+    "sample",
+    "evaluate",
+    "diagnose",
+    "reference",
+    "report",
+)  # the files beside this one that `run`
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from smallbatch.cli import trust
+from smallbatch.data.module import ImageData
 from smallbatch.denoiser import Denoiser
 from smallbatch.ema import overwrite
 from smallbatch.errors import UserError
@@ -111,6 +112,17 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Denoiser:
     denoiser = build()
     denoiser.load_state_dict(load_file(weights))
     return denoiser.eval().to(device)
+
+
+def data_of(folder: Path) -> ImageData:
+    """The data set that a run was trained on."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise UserError(f"run={folder} holds no config.yaml, which names its data: give data=...")
+    known = trust.read_yaml(path)
+    data = trust.built(known.get("data") if isinstance(known, dict) else None, path, "data", ImageData)
+    data.may_download = False  # nobody here chose where to
+    return data
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:

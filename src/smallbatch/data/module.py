@@ -99,6 +99,10 @@ class ImageData(L.LightningDataModule, ABC):
     def held_out(self, indices: Int[Tensor, " n"], device: torch.device | str) -> Batch:
         return self.batch_of(self.held_out_store.take(indices).to(device))
 
+    def training(self, indices: Int[Tensor, " n"], device: torch.device | str) -> Batch:
+        """Images of the training part as they are, not mirrored."""
+        return self.batch_of(self.train_store.take(indices).to(device))
+
     def batch_of(self, rows: Store) -> Batch:
         """What a network sees and is told of these rows."""
         batch = rows.batch

@@ -92,11 +92,12 @@ class Told(nn.ModuleList):
 
 
 class SpatialAttention(nn.Module):
-    """Every pixel attends to every other."""
+    """Every pixel attends to every other; a branch that starts at zero."""
 
     def __init__(self, width: int, heads: int, head_order: str):
         super().__init__()
         self.norm, self.attention = group_norm(width), Attention(width, heads, head_order)
+        zero_(self.attention.out)
 
     def forward(self, x: Maps, told: Embedding) -> Maps:
         tokens = self.attention(rearrange(self.norm(x), "b c y x -> b (y x) c"))

@@ -1,6 +1,7 @@
 """Blocks that every network shares: the clock, the label, attention, and branches that start at zero."""
 
 import math
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -57,17 +58,24 @@ class ClockAndLabel(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over tokens, zero at the start."""
+    """Multi-head self-attention over tokens; `qk_norm` makes what queries and keys of each head pass through."""
 
-    def __init__(self, width: int, heads: int, head_order: str = "qkv_first"):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        head_order: str = "qkv_first",
+        qk_norm: Callable[[int], nn.Module] = nn.Identity,
+    ):
         super().__init__()
         if head_order not in ROWS:
             raise UserError(f"head_order={head_order!r} is not known: use one of {', '.join(ROWS)}")
         assert width % heads == 0, f"{heads=} do not divide {width=}"
         self.heads, self.rows = heads, ROWS[head_order]
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = zero_(nn.Linear(width, width))
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.norm_q, self.norm_k = qk_norm(width // heads), qk_norm(width // heads)
 
     def forward(self, tokens: Tokens) -> Tokens:
         q, k, v = rearrange(self.qkv(tokens), self.rows, s=3, h=self.heads)
-        return self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "b h n e -> b n (h e)"))
+        heard = F.scaled_dot_product_attention(self.norm_q(q), self.norm_k(k), v)
+        return self.out(rearrange(heard, "b h n e -> b n (h e)"))

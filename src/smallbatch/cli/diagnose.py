@@ -1,0 +1,134 @@
+"""`smallbatch diagnose`: questions to trained runs, each answered by a table, a picture and a line."""
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from rich.console import Console
+from rich.progress import track
+
+from smallbatch import pictures
+from smallbatch.cli import runs, sample, trust
+from smallbatch.cli.building import from_config
+from smallbatch.data.module import ImageData
+from smallbatch.diagnostics.diagnostic import Case, Diagnostic, Found, Part, Subject, Table
+from smallbatch.errors import UserError, printable
+from smallbatch.files import replacing
+from smallbatch.generation import of_class
+from smallbatch.weightings import Plain, Weighting
+
+MOST = 1 << 16  # samples of which a class is known
+
+
+def run(config: DictConfig) -> None:
+    diagnostics: dict[str, Diagnostic] = from_config(config.get("diagnostics", OmegaConf.create()), "diagnostics")
+    if not diagnostics:
+        raise UserError("diagnostic= is missing: name one, or several as diagnostic=[A,B]; --help lists them")
+    check(config)
+    case = case_of(config, diagnostics)
+    out = Path(config.out) if config.out else runs.within(folders(config)[0], "diagnostics")
+    for name, diagnostic in diagnostics.items():
+        found = diagnostic.measure(case)
+        for path in write(out, name, diagnostic, found, [str(folder) for folder in folders(config)]):
+            print(path)
+        print(printable(f"{name}: {diagnostic.line(found.table)}"))
+
+
+def check(config: DictConfig) -> None:
+    for name, least in {"batch": 1, "seed": 0}.items():
+        if not isinstance(config[name], int) or config[name] < least:
+            raise UserError(f"{name}={config[name]} must be a whole number, at least {least}")
+    if config.run is None and config.out is None:
+        raise UserError("out= is missing: without a run, name a folder for what is found")
+
+
+def folders(config: DictConfig) -> list[Path]:
+    if config.run is None:
+        return []
+    return [Path(str(one)) for one in (config.run if isinstance(config.run, ListConfig) else [config.run])]
+
+
+def case_of(config: DictConfig, diagnostics: dict[str, Diagnostic]) -> Case:
+    """Refuses, before anything is measured, what a diagnostic could not do with these runs."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    subjects = [subject(folder, device) for folder in folders(config)]
+    refuse_number(len(subjects), diagnostics)
+    refuse_unlike(subjects)
+    enlarging = any(one.denoiser.spec.low_size for one in subjects)
+    looking = any(diagnostic.needs_data for diagnostic in diagnostics.values())
+    data = data_of(config, subjects) if looking or enlarging else None
+    held_out = data and Part(len(data.held_out_store), lambda numbers: data.held_out(numbers, device))
+    train = data and Part(len(data.train_store), lambda numbers: data.training(numbers, device))
+    classes = max((one.denoiser.spec.classes for one in subjects), default=0)
+    labels = sample.choose(config.labels, MOST, classes, config.seed)
+    told = (lambda numbers: held_out.around(numbers).condition) if enlarging else of_class(labels)
+    sampler = from_config(config.sampler, "sampler")
+    return Case(subjects, held_out, train, told, sampler, config.seed, config.batch, device, shown)
+
+
+def subject(folder: Path, device: torch.device) -> Subject:
+    path, known = folder / "config.yaml", {}
+    if path.exists():
+        known = trust.read_yaml(path)
+    weighting = known.get("weighting") if isinstance(known, dict) else None
+    made = trust.built(weighting, path, "weighting", Weighting) if weighting else Plain()
+    return Subject("/".join(folder.absolute().parts[-2:]), runs.load(folder, device), made.to(device), folder)
+
+
+def refuse_number(given: int, diagnostics: dict[str, Diagnostic]) -> None:
+    for name, diagnostic in diagnostics.items():
+        least, most = diagnostic.least_runs, diagnostic.most_runs
+        if given < least or (most is not None and given > most):
+            needs = f"{least}" if least == most else f"{least} or more" if most is None else f"{least} to {most}"
+            raise UserError(f"diagnostic={name} looks at {needs} runs, not {given}: give run=FOLDER or run=[A,B]")
+
+
+def refuse_unlike(subjects: list[Subject]) -> None:
+    """Runs that are compared make and see images of one kind."""
+    if len({one.name for one in subjects}) < len(subjects):
+        raise UserError(f"run= names a run twice: {', '.join(one.name for one in subjects)}")
+    for one in subjects[1:]:
+        first = subjects[0]
+        for what in ("size", "channels", "low_size"):
+            here, there = (getattr(run.denoiser.spec, what) for run in (one, first))
+            if here != there:
+                raise UserError(f"run={one.folder} has {what} {here}, run={first.folder} {there}: compare runs alike")
+
+
+def data_of(config: DictConfig, subjects: list[Subject]) -> ImageData:
+    """What data= names, else what the first run was trained on."""
+    data = from_config(config.data, "data") if "data" in config else runs.data_of(folders(config)[0])
+    for one in subjects:
+        for what in ("size", "channels", "low_size"):
+            here, needed = getattr(data.spec, what), getattr(one.denoiser.spec, what)
+            if here != needed:
+                raise UserError(f"run={one.folder} has {what} {needed}, the data {here}: give data.{what}={needed}")
+    return data
+
+
+def shown(steps: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+    return track(steps, what, total, console=Console(stderr=True))
+
+
+def write(out: Path, name: str, diagnostic: Diagnostic, found: Found, among: list[str]) -> list[Path]:
+    """NAME.csv, NAME.png, further pictures, and NAME.json with the line that a report shows."""
+    write_csv(found.table, out / f"{name}.csv")
+    drawn = {f"{name}.png": diagnostic.figure(found.table)}
+    drawn |= {f"{name}_{what}.png": picture for what, picture in found.images.items()}
+    for file, picture in drawn.items():
+        pictures.save(picture, out / file)
+    said = {"diagnostic": name, "runs": among, "line": diagnostic.line(found.table), "pictures": list(drawn)}
+    with replacing(out / f"{name}.json") as partial:
+        partial.write_text(json.dumps(said, indent=1) + "\n")
+    return [out / f"{name}.csv", *(out / file for file in drawn)]
+
+
+def write_csv(table: Table, path: Path) -> None:
+    with replacing(path) as partial, open(partial, "w", newline="") as file:
+        written = csv.DictWriter(file, list(table[0]), lineterminator="\n")
+        written.writeheader()
+        written.writerows({key: f"{x:.7g}" if isinstance(x, float) else x for key, x in row.items()} for row in table)

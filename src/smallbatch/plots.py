@@ -1,0 +1,30 @@
+"""Figures with room around their axes, and the one set of colours and names that all of them share."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image as PILImage
+
+LOGSNR = "log-SNR"
+DIRECTION = f"{LOGSNR}   (noise on the left, data on the right)"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # told apart by all eyes: Okabe & Ito 2008
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+def figure(width: float, height: float, rows: int = 1, columns: int = 1, **how: Any) -> tuple[Figure, list[Axes]]:
+    """In inches, with room around the axes: to let matplotlib find that room takes longer than to draw."""
+    page = Figure((width, height), dpi=120)
+    axes = page.subplots(rows, columns, squeeze=False, **how).flatten().tolist()
+    above = 0.4 if len(axes) == 1 else 0.75  # a title, or one of the figure and one of each panel
+    left, bottom, right, top = 0.75 / width, 0.6 / height, 1 - 0.15 / width, 1 - above / height
+    page.subplots_adjust(left, bottom, right, top, wspace=0.16 if "sharex" in how else 0.08, hspace=0.2)
+    return page, axes
+
+
+def drawn(page: Figure) -> PILImage.Image:
+    canvas = FigureCanvasAgg(page)
+    canvas.draw()
+    return PILImage.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
