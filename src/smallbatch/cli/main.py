@@ -29,8 +29,10 @@ HELP = """smallbatch - train image diffusion models well on little compute
   smallbatch train -m prediction=eps,x0,v timesteps=uniform,stratified seed=0,1,2      a sweep
   smallbatch sample run=runs/digits/ID n=100 guidance=1.5 out=samples.npz
   smallbatch evaluate run=runs/digits/ID n=1000           scores of its samples, beside what real images would score
+  smallbatch import guided_diffusion weights=FILE.pt model=64x64_diffusion out=RUN    a published model as a run
   smallbatch diagnose run=[RUN,RUN] diagnostic=[loss_curve,consistency] out=DIR     why runs are as they are
   smallbatch reference data=cifar10 extractor=inception out=FILE.npz       measure a data set once
+  smallbatch chain experiment=rethinking_fig1             several commands, each run's folder known to the next
   smallbatch report runs=runs/NAME baseline=v out=report.html      a sweep as one page, compared seed by seed
 
 Every command explains its own settings: smallbatch train --help, smallbatch sample --help
@@ -44,22 +46,25 @@ COMMANDS = (
     "diagnose",
     "reference",
     "report",
+    "import guided_diffusion",
 )  # the files beside this one that `run`
+
+CHAINS = ("quickstart", "chain")  # of several commands
 
 
 def main() -> None:
-    argv = sys.argv[:]
+    argv = joined(sys.argv)
     command = argv[1] if len(argv) > 1 else "--help"
     if command in ("-h", "--help", "help"):
         print(HELP)
         return
     try:
-        if command == "quickstart":
-            command_file("quickstart").run(argv[2:])
+        if command in CHAINS:
+            command_file(command).run(argv[2:])
         else:
             dispatch(command, argv)
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"smallbatch {command}: {explain(error, conf_dir(), command, argv[2:])}")
+        sys.exit(f"smallbatch {command}: {explain(error, conf_dir(), file_name(command), argv[2:])}")
     except (UserError, OSError) as error:
         sys.exit(f"smallbatch {command}: {error}")
     except KeyboardInterrupt:  # before training, which has handlers of its own
@@ -67,10 +72,15 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
 
 
+def joined(argv: list[str]) -> list[str]:
+    """`import NAME` is one command of two words."""
+    return [argv[0], " ".join(argv[1:3]), *argv[3:]] if argv[1:2] == ["import"] else argv[:]
+
+
 def dispatch(command: str, argv: list[str]) -> Any:
     """Runs one command on the words after it; returns what its last job returned."""
     if command not in COMMANDS:
-        raise UserError(f"no such command; {nearest(command, [*COMMANDS, 'quickstart'])}")
+        raise UserError(f"no such command; {nearest(command, [*COMMANDS, *CHAINS])}")
     returned, failed = None, []
 
     def job(config: DictConfig) -> None:
@@ -89,15 +99,19 @@ def dispatch(command: str, argv: list[str]) -> Any:
     words = sorted(argv[2:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra wants them in front
     sys.argv = [argv[0], *words]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `main` instead of being printed
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=file_name(command))(job)()
     if failed:
         raise failed[0]
     return returned
 
 
+def file_name(command: str) -> str:
+    return command.replace(" ", "_")
+
+
 def command_file(command: str) -> ModuleType:
     """Imported when the command runs: the imports of some take seconds, which help and mistyped words need not wait."""
-    return importlib.import_module(f"smallbatch.cli.{command}")
+    return importlib.import_module(f"smallbatch.cli.{file_name(command)}")
 
 
 def check_mode(config: DictConfig, hydra: DictConfig) -> None:

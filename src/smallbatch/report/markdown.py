@@ -3,6 +3,7 @@
 from smallbatch.report import text
 from smallbatch.report.choices import Choice, Label
 from smallbatch.report.compared import BySeed, Cell, Report, values_per_logsnr
+from smallbatch.report.findings import found
 from smallbatch.report.paired import percentage
 
 
@@ -15,19 +16,36 @@ def markdown(report: Report) -> str:
     rows = [_row(report, choice, bins) for choice in report.choices]
     used = [i for i in range(len(head)) if i < 2 or any(row[i] for row in rows)]
     table = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(row[i] for i in used)} |" for row in table)
+    lines = [f"| {' | '.join(row[i] for i in used)} |" for row in table]
+    return "\n".join([*lines, *_found(report)])
+
+
+def _found(report: Report) -> list[str]:
+    """What diagnostics say of the runs, after a blank line."""
+    lines = [
+        f"- `{_plain(choice.label)}` seed {seed}, {finding.name}: {finding.line}"
+        for choice in report.choices
+        for seed, run in choice.runs.items()
+        for finding in found(run)
+    ]
+    return ["", *lines] if lines else []
 
 
 def _row(report: Report, choice: Choice, bins: list[float]) -> list[str]:
     cell = report.main.cells.get(choice.label) if report.main else None
     states = [run.status.state for run in choice.runs.values()]
     missing = [f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != "finished"]
-    start = [f"`{choice.label.replace('`', chr(39)).replace('|', chr(92) + '|')}`"]
+    start = [f"`{_plain(choice.label)}`"]
     if cell is None:
         return [*start, "", "", "", "", ", ".join(missing) or "not measured there", *("" for _ in bins)]
     change, n = _change(report, choice, cell), str(cell.level.n)
     start += [text.number(cell.level.mean), change, text.probability(cell.p), n, ", ".join(missing)]
     return start + [_at(report, choice.label, logsnr) for logsnr in bins]
+
+
+def _plain(label: Label) -> str:
+    """As it may stand in a cell, between backquotes."""
+    return label.replace("`", "'").replace("|", "\\|")
 
 
 def _change(report: Report, choice: Choice, cell: Cell) -> str:

@@ -4,21 +4,23 @@ import base64
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from functools import partial
 from importlib.resources import files
+from itertools import islice
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from smallbatch.report import curves, samples, text
+from smallbatch.report import curves, findings, samples, text
 from smallbatch.report.choices import Choice
 from smallbatch.report.compared import NEAR, Cell, Comparison, Report, values_per_logsnr
 from smallbatch.report.forest import WIDTH, Axis, Mark
 from smallbatch.report.measures import better
 from smallbatch.report.paired import ALPHA
 
+FINDINGS = 48  # of a page
 STATES = ("finished", "training", "interrupted", "failed")
 
 
@@ -41,6 +43,7 @@ def page(report: Report) -> str:
         metrics=metrics,
         rows=rows,
         grids=[(row, grid) for row in rows[: samples.GRIDS] if (grid := samples.newest(row.choice))],
+        findings=list(islice(findings_of(rows), FINDINGS)),
         states=in_order(Counter(run.status.state for run in report.runs)),
         devices=Counter(run.status.device for run in report.runs).most_common(),
         hours=sum(run.device_hours for run in report.runs),
@@ -50,7 +53,14 @@ def page(report: Report) -> str:
         style=style,
         script=script,
         hashes={"style": sha256(style), "script": sha256(script)},
-        limits={"grids": samples.GRIDS, "side": samples.SIDE, "points": curves.POINTS, "near": NEAR, "alpha": ALPHA},
+        limits={
+            "grids": samples.GRIDS,
+            "findings": FINDINGS,
+            "side": samples.SIDE,
+            "points": curves.POINTS,
+            "near": NEAR,
+            "alpha": ALPHA,
+        },
         width=WIDTH,
         zip=partial(zip, strict=True),
     )
@@ -123,6 +133,12 @@ class Row:
         marks = list(dict.fromkeys(mark for score in scores for mark in score.marks))
         mark = metric.axis.mark(cell.change) if metric.axis and cell.change else None
         return Shown(cell, mark, metric.verdict(cell), mean(floors), marks)
+
+
+def findings_of(rows: list[Row]) -> Iterator[tuple[Row, int, findings.Finding]]:
+    for row in rows:
+        for seed, run in row.choice.runs.items():
+            yield from ((row, seed, finding) for finding in findings.found(run))
 
 
 def payload(report: Report, rows: list[Row]) -> dict[str, Any]:
