@@ -12,6 +12,8 @@ from tests.cli import TINY
 
 FEW = [*TINY, "batch=8", "budget.images=16", "validation.count=8", "sampler.steps=2", "curve.points=8"]
 FEW += ["network.multipliers=[1]", "network.attention_at=[]"]
+PATCHES = [word for word in FEW if not word.startswith("network.")]
+PATCHES += ["network=dit_digits", "network.width=8", "network.depth=1", "network.heads=2", "network.qk_norm=true"]
 ON_A_TABLE = ("eps_learned_variance", "schedule=ddpm_linear")
 
 
@@ -39,6 +41,13 @@ def test_a_learned_variance_trains_on_a_table(smallbatch):
     smallbatch("train", *FEW, f"prediction={ON_A_TABLE[0]}", ON_A_TABLE[1])
     (run,) = Path("runs/digits").iterdir()
     assert max(row["images"] for row in read(run)) == 16
+
+
+def test_a_transformer_trains_and_samples(smallbatch):
+    smallbatch("train", *PATCHES, "prediction=mixed_gate")
+    (run,) = Path("runs/digits").iterdir()
+    assert 0 < last_error(read(run))["value"] < math.inf
+    assert "samples.npz" in smallbatch("sample", f"run={run}", "n=2", "out=samples.npz", "steps=2")
 
 
 def test_a_sweep_of_two_groups_runs_every_job_and_is_reported(smallbatch):

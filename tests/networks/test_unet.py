@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from smallbatch.errors import UserError
+from smallbatch.networks.convolutions import SpatialAttention
 from smallbatch.networks.layers import Attention, sinusoid
 from smallbatch.networks.unet import UNet
 from smallbatch.notation import Condition, ImageSpec
@@ -65,6 +66,11 @@ def test_output_is_zero_at_initialisation(name, size):
     network = configured(name)(ImageSpec(1, size, 10), 3, width=32)
     out = network(torch.randn(2, 1, size, size), torch.rand(2), Condition(torch.tensor([3, -1])))
     torch.testing.assert_close(out, torch.zeros(2, 3, size, size))
+
+
+def test_attention_is_the_identity_at_initialisation():
+    x = torch.randn(2, 8, 4, 4)
+    assert torch.equal(SpatialAttention(8, 2, "qkv_first")(x, torch.randn(2, 5)), x)
 
 
 def test_label_minus_one_is_a_zero_embedding():

@@ -9,6 +9,7 @@ from smallbatch.networks.layers import Tokens, sinusoid
 from smallbatch.notation import Keep
 
 Maps = Float[Tensor, "b maps h w"]
+Kept = Float[Tensor, "b kept d"]
 Positions = Float[Tensor, "n d"]
 
 
@@ -28,11 +29,11 @@ def positions(side: int, width: int) -> Positions:
     return torch.cat([line.repeat_interleave(side, dim=0), line.repeat(side, 1)], dim=1)
 
 
-def kept(tokens: Tokens, keep: Keep) -> Tokens:
+def kept(tokens: Tokens, keep: Keep) -> Kept:
     return tokens.gather(1, keep[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
-def put_back(tokens: Tokens, keep: Keep, patches: int) -> Tokens:
+def put_back(tokens: Kept, keep: Keep, patches: int) -> Tokens:
     """All patches of an image, zero where they were not kept."""
     everywhere = tokens.new_zeros(len(tokens), patches, tokens.shape[2])
     return everywhere.scatter(1, keep[:, :, None].expand_as(tokens), tokens)
