@@ -27,7 +27,7 @@ class Peer(Network, ABC):
     def __init__(self, spec: ImageSpec, outputs: int, *, folder: str, ours: Flags, half: bool):
         super().__init__()
         self.classes = spec.classes if ours["class_conditional"] else 0
-        self.low_resolution, self.half_precision = ours["low_resolution"], half
+        self.low_size, self.half_precision = spec.low_size, half
         made = self.build(self.load(folder), spec._replace(classes=self.classes), outputs * spec.channels, ours)
         self.network = self.halved(made) if half else made
 
@@ -69,7 +69,7 @@ class OpenAI(Peer):
         }
 
     def of(self, file: ModuleType) -> type[nn.Module]:
-        return file.SuperResModel if self.low_resolution else file.UNetModel
+        return file.SuperResModel if self.low_size else file.UNetModel
 
     def halved(self, network: nn.Module) -> nn.Module:
         network.convert_to_fp16()
@@ -78,7 +78,7 @@ class OpenAI(Peer):
 
     def forward(self, x: Image, clock: Time, condition: Condition, keep: Keep | None = None) -> Output:
         label = {"y": self.known(condition.label)} if self.classes else {}
-        small = {"low_res": condition.image} if self.low_resolution else {}
+        small = {"low_res": condition.image} if self.low_size else {}
         return self.network(x, clock, **label, **small)
 
 
@@ -112,8 +112,8 @@ class EDM(Peer):
     repository, file = "NVlabs/edm", "training.networks"
 
     def build(self, file: ModuleType, spec: ImageSpec, maps: int, ours: Flags) -> nn.Module:
-        if self.low_resolution:
-            raise UserError("edm has no upsampler: use network.low_resolution=null")
+        if self.low_size:
+            raise UserError("edm has no upsampler: use data.low_size=null")
         return file.DhariwalUNet(
             img_resolution=spec.size,
             in_channels=spec.channels,

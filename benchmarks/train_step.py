@@ -22,7 +22,6 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from learner import Learner
@@ -32,6 +31,7 @@ from peers import PEERS
 from smallbatch.callbacks.speed import peak_flops
 from smallbatch.cli import plan
 from smallbatch.cli.main import conf_dir
+from smallbatch.data.images import shrunk
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.notation import Batch, Condition, ImageSpec
@@ -81,9 +81,9 @@ def split(words: list[str]) -> tuple[Words, list[str]]:
     return Words(own, int(own.pop("steps", 10)), int(own.pop("rounds", 12))), [*first, *gpu, *rest]
 
 
-def synthetic(spec: ImageSpec, side: int | None, rows: int, device: torch.device) -> Batch:
+def synthetic(spec: ImageSpec, rows: int, device: torch.device) -> Batch:
     x0 = torch.rand(rows, spec.channels, spec.size, spec.size, device=device) * 2 - 1
-    image = None if side is None else F.interpolate(x0, size=(side, side), mode="area")
+    image = None if spec.low_size is None else shrunk(x0, spec.low_size)
     return Batch(x0, Condition(torch.randint(CLASSES, (rows,), device=device), image=image))
 
 
@@ -148,11 +148,11 @@ def main(words: list[str]) -> None:
         config = compose("train", overrides)
     cuda = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
-    spec = ImageSpec(config.data.get("channels", 3), config.data.size, CLASSES)
+    spec = ImageSpec(config.data.get("channels", 3), config.data.size, CLASSES, config.data.low_size)
     build = partial(instantiate(config.run.denoiser, _convert_="all"), spec=spec)
     drawn_up = plan.on_meta(build, spec)
     flops, _ = plan.measure(drawn_up)
-    batch = synthetic(spec, drawn_up.network.low_resolution, config.batch, device)
+    batch = synthetic(spec, config.batch, device)
     card = torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
     print(f"{spec.channels}x{spec.size}x{spec.size}, batch {config.batch}, {flops / 1e9:.2f} GFLOP per image, {card}")
 

@@ -8,8 +8,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from smallbatch.cli.building import from_config
+from smallbatch.cli.chain import stages
 from smallbatch.cli.naming import run_id
 from smallbatch.denoiser import Denoiser
+from smallbatch.diagnostics.diagnostic import Diagnostic
 from smallbatch.notation import ImageSpec
 from smallbatch.sampler import Sampler
 from tests import leaves
@@ -19,15 +22,18 @@ LEAVES = {
     str(folder.relative_to(CONF)): sorted(f.stem for f in folder.glob("*.yaml"))
     for folder in sorted({f.parent for f in CONF.rglob("*.yaml")} - {CONF})
 }
-CHOICES = [f"{group}={leaf}" for group, names in LEAVES.items() for leaf in names]
+ELSEWHERE = ("chain", "diagnostic", "model")  # not for `train`
+CHOICES = [f"{group}={leaf}" for group, names in LEAVES.items() for leaf in names if group not in ELSEWHERE]
 SIZES = {"network=unet": 32, "network=unet_cifar": 32}
 SIZES |= {f"network=unet_imagenet{size}": size for size in (64, 128, 256, 512)}
 SIZES |= {"network=upsampler_64_256": 256, "network=upsampler_128_512": 512}
 SIZES |= {f"experiment=guided_diffusion_imagenet{size}": size for size in (64, 256)}
 SIZES |= {f"network=unet_{name}_cifar": 32 for name in ("ddpm", "edm")}
 SIZES |= {f"sweep=small_batch_{what}": 8 for what in ("predictions", "timesteps")}
+SIZES |= {"experiment=imagenet_sr_64_256": 256}
 NEEDS = {f"data={name}": ["data.path=nowhere", "data.size=32"] for name in ("images", "imagenet", "store")}
 NEEDS |= {f"experiment=guided_diffusion_imagenet{size}": ["data.path=nowhere"] for size in (64, 256)}
+NEEDS |= {"experiment=imagenet_sr_64_256": ["data.path=nowhere"]}
 NEEDS |= {"prediction=eps_learned_variance": ["schedule=ddpm_linear"]}
 NEEDS |= {f"prediction/teach={teach}": ["prediction=mixed_blend"] for teach in LEAVES["prediction/teach"]}
 
@@ -57,6 +63,20 @@ def test_a_sampler_leaf_builds_for_the_sample_command(choice):
         config(choice, "run=somewhere", "steps=7", "guidance=2", name="sample").sampler, _convert_="all"
     )
     assert isinstance(sampler, Sampler) and (sampler.steps, sampler.guidance) == (7, 2)
+
+
+@pytest.mark.parametrize("name", LEAVES["diagnostic"])
+def test_a_diagnostic_leaf_builds_under_its_own_name(name):
+    built = from_config(config(f"diagnostic={name}", "run=somewhere", name="diagnose").diagnostics)
+    assert list(built) == [name] and isinstance(built[name], Diagnostic)
+
+
+@pytest.mark.parametrize("name", LEAVES["chain"])
+def test_the_commands_of_a_chain_are_such_as_their_commands_know(name):
+    folders = {}
+    for stage, (command, *words) in stages(CONF / "chain" / f"{name}.yaml").items():
+        made = config(*(word.format_map(folders) for word in words), name=command)
+        folders[stage] = Path("runs", made.get("name", "."), stage)
 
 
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.startswith("trainer") and c != "trainer=gpu"])

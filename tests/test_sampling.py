@@ -11,7 +11,7 @@ from smallbatch.errors import UserError
 from smallbatch.notation import Condition, Denoised
 from smallbatch.oracle import DatasetOracle, GaussianOracle
 from smallbatch.randomness import SampleNoise
-from smallbatch.sampler import Karras, Respaced, Sampler, Trailing, UniformLogSNR
+from smallbatch.sampler import Karras, Respaced, Sampler, Strided, Trailing, UniformLogSNR
 from smallbatch.solvers import DDIM, Ancestral, DPMpp2M, Heun, UniPC, integrate
 from smallbatch.wrappers import clipped, guided, swapped
 from tests.leaves import CONTINUOUS, EVERY_SOLVER, GRIDS, PATHS, PREDICTIONS, SCHEDULES, SOLVERS, STOCHASTIC, TABLES
@@ -123,6 +123,16 @@ def test_ancestral_on_a_respaced_table_is_ddpm_with_betas_derived_anew(steps):
         moved, _ = Ancestral(fraction).step(lambda x, level: level.unmix(x, x0), x_t, now, then, None, lambda: fresh)
         expected = of_x0 * x0.flatten() + of_xt * x_t.flatten() + variance.sqrt() * fresh.flatten()
         torch.testing.assert_close(moved.flatten(), expected, atol=1e-5, rtol=1e-4)
+
+
+@cases("solver", STOCHASTIC.values(), ids=STOCHASTIC)
+def test_float32_suffices_for_a_long_step_where_the_data_is_nearly_lost(solver):
+    def moved(dtype):
+        now, then = levels(SCHEDULES["iddpm_cosine"], torch.tensor([1.0, 0.889], dtype=dtype))
+        x0, x_t, fresh = (torch.full((16, 1, 1, 1), value, dtype=dtype) for value in (1, 2, 0.5))
+        return solver.step(lambda x, level: level.unmix(x, x0), x_t, now, then, None, lambda: fresh)[0]
+
+    torch.testing.assert_close(moved(torch.float32).double(), moved(torch.float64), atol=1e-6, rtol=0)
 
 
 def test_a_learned_variance_lies_between_the_small_and_the_large_pixel_by_pixel():
@@ -248,9 +258,22 @@ def test_respaced_gives_the_published_indices():
         assert table.index(Respaced()(table, steps, CPU)).tolist() == published[::-1]
 
 
-def test_respaced_asks_for_a_table():
+@cases("steps, stride", [(25, 40), (10, 100), (1000, 1), (334, 3)])
+def test_strided_takes_every_so_many_th_index_from_the_first(steps, stride):
+    table = SCHEDULES["ddpm_linear"]
+    assert table.index(Strided()(table, steps, CPU)).tolist() == [*range(0, 1000, stride)][::-1]
+
+
+@cases("steps, fits", [(600, "use 500 or 1000"), (37, "use 36 or 38"), (1200, "use 1000")])
+def test_a_count_of_steps_that_no_stride_has_is_refused(steps, fits):
+    with pytest.raises(UserError, match=fits):
+        Strided()(SCHEDULES["ddpm_linear"], steps, CPU)
+
+
+@cases("grid", [Respaced(), Strided()], ids=["respaced", "strided"])
+def test_grids_of_indices_ask_for_a_table(grid):
     with pytest.raises(UserError, match="Cosine is none: choose sampler/grid=trailing"):
-        Respaced()(SCHEDULES["cosine"], 10, CPU)
+        grid(SCHEDULES["cosine"], 10, CPU)
 
 
 def test_karras_grid_is_even_in_sigma_to_the_seventh_root_between_its_ends():
@@ -340,6 +363,6 @@ def test_every_combination_samples(solver, schedule, prediction):
 @cases("schedule", SCHEDULES.values(), ids=SCHEDULES)
 @cases("solver", EVERY_SOLVER.values(), ids=EVERY_SOLVER)
 def test_every_grid_samples_with_churn(solver, schedule):
-    grids = {**GRIDS, "respaced": Respaced()} if schedule in TABLES.values() else GRIDS
+    grids = {**GRIDS, "respaced": Respaced(), "strided": Strided()} if schedule in TABLES.values() else GRIDS
     for grid in grids.values():
         assert sampled(solver, grid, schedule, None, Churn(1.0)).isfinite().all()

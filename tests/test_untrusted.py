@@ -402,7 +402,7 @@ def test_snapshots_that_do_not_fit_are_refused(run, weights):
 
 
 def data_of(folder):
-    return evaluate.data_of(OmegaConf.create({"run": str(folder)}))
+    return sample.data_of(OmegaConf.create({"run": str(folder)}))
 
 
 def test_a_runs_data_are_built(run):

@@ -7,12 +7,13 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from smallbatch.errors import UserError
-from smallbatch.notation import Denoised
+from smallbatch.notation import Condition, Denoised, ImageSpec
 from smallbatch.predictions import Eps, V
 from smallbatch.solvers import Ancestral
 from smallbatch.tables import CosineBetas, LinearBetas
 from smallbatch.variances import LearnedVariance, discretised_nll, log_variances
 from tests.leaves import PATHS, SCHEDULES, TABLES
+from tests.tiny import tiny_denoiser
 
 cases = pytest.mark.parametrize
 LINEAR = TABLES["ddpm_linear"]
@@ -193,6 +194,25 @@ def test_training_under_an_ideal_mean_finds_the_variance_of_the_true_reverse_ste
     least, most = log_variances(level, before)
     true = ((reverse_variance(level, before, 0.25).log() - least) / (most - least)).mean()
     assert abs(fraction - least_bound) < 0.02 and abs(fraction - true) < 0.03, (fraction, least_bound, true)
+
+
+def test_200_steps_of_a_network_lower_the_bound():
+    prediction = LearnedVariance(Eps(), LINEAR)
+    denoiser, x0 = tiny_denoiser(LINEAR, prediction, ImageSpec(1, 8, 0), None), torch.rand(16, 1, 8, 8) * 2 - 1
+    optimizer, bounds = torch.optim.AdamW(denoiser.parameters(), lr=5e-3), []
+    fixed = LINEAR(torch.linspace(0.03, 1, 16)), torch.randn_like(x0)
+
+    def terms(level, eps):
+        return prediction.terms(denoiser(level.mix(x0, eps), level, Condition()), x0, eps, level)
+
+    for step in range(201):
+        if step % 100 == 0:
+            bounds.append(terms(*fixed).unweighted.mean().item())
+        now = terms(LINEAR(torch.rand(16)), torch.randn_like(x0))
+        (now.error.mean() + now.unweighted.mean()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert bounds[0] > 1.4 * bounds[1] and bounds[1] > 1.05 * bounds[2], bounds
 
 
 @cases(

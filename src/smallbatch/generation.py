@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -11,9 +12,8 @@ from smallbatch.randomness import SampleNoise
 from smallbatch.sampler import Sampler
 
 Numbers = Int[Tensor, " b"]
-
-
 Told = Callable[[Numbers], Condition]  # what the network is told of the images of these numbers
+Whose = Callable[[Numbers], Numbers]  # the image whose noise each of these images gets
 
 
 def of_class(labels: Int[Tensor, " n"] | None) -> Told:
@@ -21,11 +21,20 @@ def of_class(labels: Int[Tensor, " n"] | None) -> Told:
     return lambda numbers: Condition(None if labels is None else labels[numbers])
 
 
+def own(numbers: Numbers) -> Numbers:
+    return numbers
+
+
+def one(numbers: Numbers) -> Numbers:
+    """All that of image 0: how frames of a film are best drawn."""
+    return torch.zeros_like(numbers)
+
+
 def generate(
-    denoiser: Denoiser, sampler: Sampler, told: Told, numbers: Numbers, seed: int, batch: int
+    denoiser: Denoiser, sampler: Sampler, told: Told, numbers: Numbers, seed: int, batch: int, whose: Whose = own
 ) -> Iterator[tuple[Numbers, Image]]:
     """`batch` at a time, on the device where the denoiser is."""
     spec, device = denoiser.spec, next(denoiser.parameters()).device
     for some in numbers.split(batch):
-        noise = SampleNoise(seed, some.tolist(), (spec.channels, spec.size, spec.size), device)
+        noise = SampleNoise(seed, whose(some).tolist(), (spec.channels, spec.size, spec.size), device)
         yield some, sampler(denoiser, noise, told(some).to(device))

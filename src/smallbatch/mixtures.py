@@ -22,6 +22,7 @@ class Mixture(Prediction):
     """
 
     outputs = len(HEADS)
+    heads = HEADS
 
     def __init__(self, fuse: Fuse, teach: Teach):
         super().__init__()

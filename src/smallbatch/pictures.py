@@ -5,16 +5,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 from PIL import Image as PILImage
+from PIL import ImageDraw, ImageFont
 
 from smallbatch.files import replacing
 from smallbatch.notation import Pixels
 from smallbatch.plots import COLOURS, DIRECTION, LOGSNR, MARKERS, drawn, figure
+
+GROUND = 96  # grey
 
 
 def grid(images: Pixels, columns: int, gap: int = 1, at_least: int = 640) -> PILImage.Image:
@@ -22,12 +27,31 @@ def grid(images: Pixels, columns: int, gap: int = 1, at_least: int = 640) -> PIL
     images = images.cpu()
     n, c, h, w = images.shape
     rows = math.ceil(n / columns)
-    canvas = images.new_full((rows * columns, c, h + gap, w + gap), 96)
+    canvas = images.new_full((rows * columns, c, h + gap, w + gap), GROUND)
     canvas[:n, :, :h, :w] = images
     pixels = rearrange(canvas, "(r k) c h w -> (r h) (k w) c", k=columns).numpy()
     picture = PILImage.fromarray(pixels[..., 0] if c == 1 else pixels)
     scale = max(1, round(at_least / picture.width))
     return picture.resize((picture.width * scale, picture.height * scale), PILImage.Resampling.NEAREST)
+
+
+def stacked(parts: Sequence[Pixels], columns: int) -> PILImage.Image:
+    """Of `columns` images the rows that the parts show of them, one below the other; then of the next."""
+    beyond = -len(parts[0]) % columns
+    whole = torch.stack([F.pad(part.cpu(), (0, 0, 0, 0, 0, 0, 0, beyond), value=GROUND) for part in parts])
+    return grid(rearrange(whole, "p (r k) c h w -> (r p k) c h w", k=columns), columns)
+
+
+def labelled(rows: Sequence[tuple[str, Pixels]], at_least: int = 640) -> PILImage.Image:
+    """A row of images for each name, which stands to its left; all rows have as many."""
+    images = grid(torch.cat([pixels.cpu() for _, pixels in rows]), len(rows[0][1]), at_least=at_least)
+    height, font = images.height / len(rows), ImageFont.load_default(14)
+    margin = 16 + round(max(font.getlength(name) for name, _ in rows))
+    page = PILImage.new("RGB", (margin + images.width, images.height), "white")
+    page.paste(images, (margin, 0))
+    for row, (name, _) in enumerate(rows):
+        ImageDraw.Draw(page).text((8, height * (row + 0.5)), name, "black", font, anchor="lm")
+    return page
 
 
 def save(picture: PILImage.Image, path: Path) -> None:
@@ -53,13 +77,12 @@ def curves(series: Mapping[str, Curve], title: str) -> PILImage.Image:
 def panels(parts: Mapping[str, Mapping[str, Curve]], logarithmic: Sequence[str], title: str) -> PILImage.Image:
     """Curves against log-SNR in panels, two beside each other, with one legend; those named on a log scale."""
     rows = math.ceil(len(parts) / 2)
-    page, grid = figure(9.6, 1.4 + 2.6 * rows, rows, 2, sharex=True)
+    page, grid = figure(9.6, 1.4 + 2.6 * rows, rows, 2, title, sharex=True)
     for axes, (name, series) in zip(grid, parts.items(), strict=False):
         _lines(axes, series)
         axes.set_title(name, fontsize="medium")
         axes.set_yscale("log" if name in logarithmic else "linear")
     grid[0].legend()
-    page.suptitle(title)
     page.supxlabel(DIRECTION, fontsize="medium")
     return drawn(page)
 
@@ -78,27 +101,25 @@ def heat(columns: Heat, title: str, unit: str) -> PILImage.Image:
 def heats(parts: Mapping[str, Heat], title: str, unit: str) -> PILImage.Image:
     """Heat maps beside each other, on one linear scale."""
     seen = [value for part in parts.values() for value in _finite(part)]
-    page, grid = figure(3.2 * len(parts) + 1, 3.8, 1, len(parts), sharey=True)
+    page, grid = figure(3.2 * len(parts) + 1, 3.8, 1, len(parts), title, sharey=True)
     for axes, (name, columns) in zip(grid, parts.items(), strict=True):
         cells = _cells(axes, columns, Normalize(min([0.0, *seen]), max([0.0, *seen])))
         axes.set_title(name, fontsize="medium")
     grid[0].set_ylabel(LOGSNR)
     page.supxlabel("images seen", fontsize="medium")
-    page.suptitle(title)
     page.colorbar(cells, ax=grid, label=unit, pad=0.02, fraction=0.08)
     return drawn(page)
 
 
 def density(columns: Heat, whole: Curve, title: str) -> PILImage.Image:
     """Share of rows per unit of log-SNR over time of training, and beside it of the `whole` run."""
-    page, (axes, side) = figure(8.0, 4.2, 1, 2, sharey=True, width_ratios=(4, 1))
+    page, (axes, side) = figure(8.0, 4.2, 1, 2, title, sharey=True, width_ratios=(4, 1))
     cells = _cells(axes, columns, Normalize(0.0))
     axes.set(xlabel="images seen", ylabel=LOGSNR)
     side.barh(list(whole), list(whole.values()), height=BIN, color="#440154", edgecolor="white")
     side.set(xlabel="whole run", xlim=(0, None))
     side.xaxis.set_major_locator(MaxNLocator(2, prune="lower"))
     side.grid(axis="x", alpha=0.3)
-    page.suptitle(title)
     page.colorbar(cells, ax=[axes, side], label="share of rows per unit of log-SNR", pad=0.03, fraction=0.1)
     return drawn(page)
 

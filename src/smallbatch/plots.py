@@ -14,11 +14,19 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
-def figure(width: float, height: float, rows: int = 1, columns: int = 1, **how: Any) -> tuple[Figure, list[Axes]]:
-    """In inches, with room around the axes: to let matplotlib find that room takes longer than to draw."""
+def figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, title: str = "", **how: Any
+) -> tuple[Figure, list[Axes]]:
+    """In inches, with room around the axes: to let matplotlib find that room takes longer than to draw.
+
+    `title` stands above all panels; each panel may have one of its own.
+    """
     page = Figure((width, height), dpi=120)
     axes = page.subplots(rows, columns, squeeze=False, **how).flatten().tolist()
-    above = 0.4 if len(axes) == 1 else 0.75  # a title, or one of the figure and one of each panel
+    above = 0.4
+    if title:
+        page.suptitle(title)
+        above = 0.75
     left, bottom, right, top = 0.75 / width, 0.6 / height, 1 - 0.15 / width, 1 - above / height
     page.subplots_adjust(left, bottom, right, top, wspace=0.16 if "sharex" in how else 0.08, hspace=0.2)
     return page, axes

@@ -1,6 +1,7 @@
 """What the network's output means: every target is a(level) * x0 + b(level) * eps."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -32,6 +33,11 @@ class Prediction(nn.Module, ABC):
 
     outputs: int  # c-channel maps asked of the network
 
+    @property
+    @abstractmethod
+    def heads(self) -> Mapping[str, "Linear"]:
+        """What its output says in so many ways, by name."""
+
     @abstractmethod
     def terms(self, out: Output, x0: Image, eps: Image, level: NoiseLevel, seen: Seen | None = None) -> Terms: ...
 
@@ -58,13 +64,20 @@ class Linear(Prediction):
     @abstractmethod
     def basis(self, level: NoiseLevel) -> tuple[Coefficient, Coefficient]: ...
 
+    @property
+    def heads(self) -> Mapping[str, "Linear"]:
+        return {type(self).__name__.lower(): self}
+
+    def gain(self, level: NoiseLevel) -> Coefficient:
+        """|d x0 estimate / d output|."""
+        return (level.sigma / self._determinant(level)).abs()
+
     def terms(self, out: Output, x0: Image, eps: Image, level: NoiseLevel, seen: Seen | None = None) -> Terms:
         a, b = self.basis(level)
         residual = out - (a * x0 + b * eps)
         error = over_seen(residual.square(), seen).mean(dim=(1, 2, 3))
         pooled = over_seen(residual, seen).mean(dim=(2, 3)).square().sum(dim=1)
-        gain = (level.sigma / self._determinant(level)).abs().flatten(1)
-        return Terms(error[:, None], gain, error[:, None], pooled[:, None])
+        return Terms(error[:, None], self.gain(level).flatten(1), error[:, None], pooled[:, None])
 
     def shares(self, weighted: PerTerm) -> PerTerm:
         return torch.ones_like(weighted)

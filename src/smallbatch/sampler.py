@@ -5,11 +5,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from smallbatch.churn import Churn
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError, refuse_unless_positive
-from smallbatch.notation import Condition, Image, Time
+from smallbatch.notation import Condition, Denoise, Image, Time
 from smallbatch.schedules import NoiseSchedule
 from smallbatch.solvers import Solver, integrate
 from smallbatch.tables import Table
@@ -67,11 +68,35 @@ class Respaced(Grid):
     """
 
     def __call__(self, schedule: NoiseSchedule, steps: int, device: torch.device) -> Time:
-        if not isinstance(schedule, Table):
-            name = type(schedule).__name__
-            raise UserError(f"sampler/grid=respaced needs a table, and {name} is none: choose sampler/grid=trailing")
-        index = torch.linspace(schedule.steps - 1, 0, steps, dtype=torch.float64).round()
-        return ((index + 1) / schedule.steps).float().to(device)
+        last = _indices(schedule, "respaced") - 1
+        return _at(torch.linspace(last, 0, steps, dtype=torch.float64).round(), last + 1, device)
+
+
+class Strided(Grid):
+    """Every so many-th index of a table, its first included and seldom its last: guided-diffusion's "ddim25".
+
+    Song et al. 2020 (2010.02502), appendix D.2.
+    """
+
+    def __call__(self, schedule: NoiseSchedule, steps: int, device: torch.device) -> Time:
+        count = _indices(schedule, "strided")
+        stride = math.ceil(count / steps)
+        index = torch.arange(0, count, stride, dtype=torch.float64).flip(0)
+        if len(index) != steps:
+            fits = f"{len(index)} or {math.ceil(count / (stride - 1))}" if stride > 1 else str(count)
+            raise UserError(f"sampler/grid=strided: no whole stride visits {steps=} of {count}: use {fits}")
+        return _at(index, count, device)
+
+
+def _indices(schedule: NoiseSchedule, grid: str) -> int:
+    if not isinstance(schedule, Table):
+        name = type(schedule).__name__
+        raise UserError(f"sampler/grid={grid} needs a table, and {name} is none: choose sampler/grid=trailing")
+    return schedule.steps
+
+
+def _at(index: Tensor, count: int, device: torch.device) -> Time:
+    return ((index + 1) / count).float().to(device)
 
 
 def _ends(schedule: NoiseSchedule, low: float, high: float, device: torch.device) -> list[float]:
@@ -113,17 +138,24 @@ class Sampler:
             raise UserError(f"sampler: steps={self.steps} visits a noise level twice; take fewer steps or another grid")
         return times
 
-    def trajectory(self, denoiser: Denoiser, noise: Callable[[int], Image], condition: Condition) -> Iterator[Image]:
-        """x after every step; the last is the image. noise(0) is where it starts; see `integrate` for the rest."""
-        start = noise(0)
-        levels = [denoiser.schedule(t.expand(len(start))) for t in self.times(denoiser.schedule, start.device)]
+    def denoise(self, denoiser: Denoiser, condition: Condition) -> Denoise:
+        """What the solver asks: the denoiser under this guidance and clipping."""
         denoise = guided(denoiser, condition, self.guidance, self.guidance_interval)
-        if self.clip is not None:
-            denoise = clipped(denoise, self.clip)
-        stir = self.churn(denoiser.schedule, self.steps)
-        yield from integrate(denoise, self.solver, levels[0].sigma * start, levels, noise, stir)
+        return denoise if self.clip is None else clipped(denoise, self.clip)
+
+    def walk(
+        self, denoise: Denoise, schedule: NoiseSchedule, noise: Callable[[int], Image], origin: Image | float = 0.0
+    ) -> Iterator[Image]:
+        """x after every step; the last is the image. Starts from `origin` under noise(0) at the first level.
+
+        See `integrate` for the rest of the noise.
+        """
+        start = noise(0)
+        levels = [schedule(t.expand(len(start))) for t in self.times(schedule, start.device)]
+        x = levels[0].sigma * start + levels[0].alpha * origin
+        yield from integrate(denoise, self.solver, x, levels, noise, self.churn(schedule, self.steps))
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, noise: Callable[[int], Image], condition: Condition) -> Image:
-        *_, x0 = self.trajectory(denoiser, noise, condition)
+        *_, x0 = self.walk(self.denoise(denoiser, condition), denoiser.schedule, noise)
         return x0

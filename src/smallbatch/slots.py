@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from smallbatch import curves
@@ -123,10 +123,15 @@ class CurveSlots(FixedSlots):
 
 def cut(curve: Curve, slots: int) -> Float[Tensor, " edges"]:
     """The log-SNR where each slot but the last ends: at its last row."""
-    held = curve.loss.double().cumsum(dim=0)
-    slot = (slots * held / held[-1] - 1e-9).ceil()  # 1-based; the margin absorbs rounding
-    last = torch.searchsorted(slot, torch.arange(1, slots, dtype=slot.dtype), right=True) - 1
+    slot = slot_of(curve.loss, slots)
+    last = torch.searchsorted(slot, torch.arange(1, slots), right=True) - 1
     return curve.logsnr[last.clamp(min=0)]
+
+
+def slot_of(loss: Float[Tensor, " rows"], slots: int) -> Int[Tensor, " rows"]:
+    """The slot, from 1, in which each row of a curve lies."""
+    held = loss.double().cumsum(dim=0)
+    return (slots * held / held[-1] - 1e-9).ceil().long().clamp(min=1)  # the margin absorbs rounding
 
 
 def _ends(table: LinearBetas, indices: Sequence[int]) -> Float[Tensor, " edges"]:

@@ -37,8 +37,9 @@ class DDIM(Solver):
         x0, eps, _ = denoise(x, now)
         if self.eta == 0:
             return then.mix(x0, eps), None
-        fresh = self.eta * then.sigma * (-torch.expm1(now.logsnr - then.logsnr)).sqrt()
-        kept = (then.sigma.square() - fresh.square()).clamp(min=0).sqrt()
+        fall = now.logsnr - then.logsnr
+        fresh = self.eta * then.sigma * (-torch.expm1(fall)).sqrt()
+        kept = then.sigma * (1 - self.eta**2 + self.eta**2 * fall.exp()).sqrt()  # sigma^2 - fresh^2 would cancel
         return then.alpha * x0 + kept * eps + fresh * noise(), None
 
 
@@ -59,9 +60,10 @@ class Ancestral(Solver):
     ) -> tuple[Image, Memory]:
         x0, eps, learned = denoise(x, now)
         fraction = self.variance if learned is None else learned
-        share = (-torch.expm1(now.logsnr - then.logsnr)).clamp(min=0)  # beta / sigma_now^2 on the unit circle
+        fall = (now.logsnr - then.logsnr).clamp(max=0)
+        share = -torch.expm1(fall)  # beta / sigma_now^2 on the unit circle; 1 - share would cancel
         std = then.sigma * share.sqrt() * (now.unit.sigma / then.unit.sigma) ** fraction
-        return then.mix(x0, (1 - share).sqrt() * eps) + std * noise(), None
+        return then.mix(x0, (fall / 2).exp() * eps) + std * noise(), None
 
 
 class Heun(Solver):

@@ -1,6 +1,7 @@
 """Learned variance: one more output map places the variance of the reverse step between its two bounds."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from smallbatch.errors import UserError
 from smallbatch.notation import Coefficient, Denoised, Image, NoiseLevel, Observed, Output, PerTerm, Seen
-from smallbatch.predictions import Prediction, Terms, over_seen
+from smallbatch.predictions import Linear, Prediction, Terms, over_seen
 from smallbatch.schedules import NoiseSchedule
 from smallbatch.tables import Table
 
@@ -34,6 +35,10 @@ class LearnedVariance(Prediction):
             raise UserError(f"prediction: {scale=} must be above 0; for no learned variance use prediction=eps")
         self.mean, self.schedule, self.scale = mean, schedule, scale
         self.outputs = mean.outputs + 1
+
+    @property
+    def heads(self) -> Mapping[str, Linear]:
+        return self.mean.heads
 
     def terms(self, out: Output, x0: Image, eps: Image, level: NoiseLevel, seen: Seen | None = None) -> Terms:
         maps, fraction = self._split(out)

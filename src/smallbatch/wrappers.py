@@ -1,5 +1,6 @@
-"""Functions that change how a denoiser is used, and give a Denoise again: guidance, clipping, replacement."""
+"""Functions that change how a denoiser is used, and give a Denoise: guidance, clipping, replacement, listening."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -51,3 +52,14 @@ def swapped(learned: Denoise, oracle: Denoise, low: float, high: float) -> Denoi
         return Denoised(torch.where(inside, known.x0, told.x0), torch.where(inside, known.eps, told.eps), told.variance)
 
     return denoise
+
+
+def heard(denoise: Denoise, note: Callable[[NoiseLevel, Denoised], None]) -> Denoise:
+    """Tells `note` of every answer, in turn."""
+
+    def inner(x_t: Image, level: NoiseLevel) -> Denoised:
+        answer = denoise(x_t, level)
+        note(level, answer)
+        return answer
+
+    return inner

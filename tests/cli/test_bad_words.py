@@ -14,7 +14,7 @@ from tests.cli import TINY
     "words, line",
     [
         ("trian", "no such command; nearest: train"),
-        ("bake", "no such command; known: prepare, train, sample, evaluate, reference, report, quickstart"),
+        ("bake", "no such command; known: prepare, train, sample, evaluate, diagnose, reference, report"),
         ("report runs/digits", "runs/digits is no setting: every word is name=value"),
         ("train trainer=fsdp devices=1 dry_run=true", "trainer=fsdp shares the weights out: use devices=2 or more"),
         ("train bacth=3", "there is no setting bacth; nearest: batch"),

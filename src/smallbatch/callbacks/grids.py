@@ -1,4 +1,4 @@
-"""Sample grids while training: the same noise every time, one column per class."""
+"""Sample grids while training: the same noise every time, one column per class or per image to enlarge."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ from smallbatch import pictures
 from smallbatch.callbacks.cadence import ImagesCallback
 from smallbatch.callbacks.ema import averaged
 from smallbatch.callbacks.record import show
-from smallbatch.data.images import to_pixels
+from smallbatch.data.images import enlarged, to_pixels
+from smallbatch.data.module import ImageData
 from smallbatch.errors import UserError
 from smallbatch.module import DiffusionModule
 from smallbatch.notation import Condition
@@ -18,7 +19,10 @@ from smallbatch.sampler import Sampler
 
 
 class SampleGrid(ImagesCallback):
-    """With the averaged weights, on rank 0: `rows` samples of every class, or of ten columns where there are none."""
+    """With the averaged weights, on rank 0: `rows` samples of every class, or of ten columns where there are none.
+
+    Of a network that enlarges: of `rows` times ten held-out images the small one, the sample, and the truth below it.
+    """
 
     def __init__(self, sampler: Sampler, every_images: int | None, rows: int = 4, seed: int = 0):
         super().__init__(every_images)
@@ -29,7 +33,8 @@ class SampleGrid(ImagesCallback):
     def on_due(self, trainer: L.Trainer, module: DiffusionModule) -> None:
         module.eval()
         with averaged(trainer, module), trainer.precision_plugin.forward_context():  # which takes every rank
-            picture = self.draw(module) if trainer.is_global_zero else None
+            draw = self.enlarge if module.denoiser.spec.low_size else self.draw
+            picture = draw(module, trainer.datamodule) if trainer.is_global_zero else None
         module.train()
         if picture:
             folder = Path(trainer.default_root_dir) / "samples"
@@ -37,10 +42,20 @@ class SampleGrid(ImagesCallback):
             show(trainer, module, "samples", picture)
         trainer.strategy.barrier()
 
-    def draw(self, module: DiffusionModule) -> pictures.PILImage.Image:
+    def draw(self, module: DiffusionModule, data: ImageData) -> pictures.PILImage.Image:
+        classes = module.denoiser.spec.classes
+        columns = min(classes, 20) or 10
+        label = torch.arange(self.rows * columns, device=module.device) % columns if classes else None
+        samples = self.sampler(module.denoiser, self.noise(module, self.rows * columns), Condition(label))
+        return pictures.grid(to_pixels(samples), columns)
+
+    def enlarge(self, module: DiffusionModule, data: ImageData) -> pictures.PILImage.Image:
+        n = 10 * self.rows
+        truth, condition = data.around(torch.arange(n), module.device)
+        samples = self.sampler(module.denoiser, self.noise(module, n), condition)
+        small = enlarged(condition.image, truth.shape[-1], "nearest")
+        return pictures.stacked([to_pixels(part) for part in (small, samples, truth)], columns=10)
+
+    def noise(self, module: DiffusionModule, n: int) -> SampleNoise:
         spec = module.denoiser.spec
-        columns = min(spec.classes, 20) or 10
-        n = self.rows * columns
-        label = torch.arange(n, device=module.device) % columns if spec.classes else None
-        noise = SampleNoise(self.seed, range(n), (spec.channels, spec.size, spec.size), module.device)
-        return pictures.grid(to_pixels(self.sampler(module.denoiser, noise, Condition(label))), columns)
+        return SampleNoise(self.seed, range(n), (spec.channels, spec.size, spec.size), module.device)

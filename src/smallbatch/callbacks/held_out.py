@@ -28,7 +28,7 @@ def sums_in_bins(
     module.eval()
     with averaged(trainer, module), trainer.precision_plugin.forward_context():
         for mine in torch.arange(trainer.global_rank, len(bin), trainer.world_size).split(chunk):
-            batch = data.held_out(mine % len(data.held_out_store), module.device)
+            batch = data.around(mine, module.device)
             measured = measure(mine, batch).double().cpu()
             sums.index_add_(0, bin[mine], torch.cat([measured, torch.ones_like(measured[:, :1])], dim=1))
     module.train()

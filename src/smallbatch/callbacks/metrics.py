@@ -20,7 +20,9 @@ from smallbatch.sampler import Sampler
 
 
 class Metrics(ImagesCallback):
-    """The same noise and the same classes in turn, every time. Without scores it does nothing.
+    """The same noise and the same classes in turn, or the same held-out images to enlarge, every time.
+
+    Without scores it does nothing.
 
     Figures go to the record; all that must be known of them to metrics/IMAGES.json.
 
@@ -47,12 +49,15 @@ class Metrics(ImagesCallback):
             self.evaluation.prepare(data, data.spec, self.evaluation.n, device)
 
     def on_due(self, trainer: L.Trainer, module: DiffusionModule) -> None:
-        spec, n = module.denoiser.spec, self.evaluation.n
+        spec, n, data = module.denoiser.spec, self.evaluation.n, trainer.datamodule
         labels = torch.arange(n) % spec.classes if spec.classes else None
+        told = of_class(labels)
+        if spec.low_size:
+            told, labels = data.told, data.labels(torch.arange(n))
         seen, self.evaluation.device = Seen(spec.channels), module.device
         module.eval()
         with averaged(trainer, module):  # in float32, whatever training is in: as `smallbatch evaluate` draws them
-            images = generate(module.denoiser, self.sampler, of_class(labels), share(n), self.seed, self.batch)
+            images = generate(module.denoiser, self.sampler, told, share(n), self.seed, self.batch)
             try:
                 judged = self.evaluation(Samples(n, seen.quantise(images), seen, labels))
             except NotFinite as error:  # the next samples may be sound

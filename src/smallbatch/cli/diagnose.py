@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from smallbatch import pictures
-from smallbatch.cli import runs, sample, trust
+from smallbatch.cli import conditions, runs, trust
 from smallbatch.cli.building import from_config
 from smallbatch.data.module import ImageData
 from smallbatch.diagnostics.diagnostic import Case, Diagnostic, Found, Part, Subject, Table
@@ -64,7 +64,7 @@ def case_of(config: DictConfig, diagnostics: dict[str, Diagnostic]) -> Case:
     held_out = data and Part(len(data.held_out_store), lambda numbers: data.held_out(numbers, device))
     train = data and Part(len(data.train_store), lambda numbers: data.training(numbers, device))
     classes = max((one.denoiser.spec.classes for one in subjects), default=0)
-    labels = sample.choose(config.labels, MOST, classes, config.seed)
+    labels = conditions.choose(config.labels, MOST, classes, config.seed)
     told = (lambda numbers: held_out.around(numbers).condition) if enlarging else of_class(labels)
     sampler = from_config(config.sampler, "sampler")
     return Case(subjects, held_out, train, told, sampler, config.seed, config.batch, device, shown)
@@ -103,10 +103,7 @@ def data_of(config: DictConfig, subjects: list[Subject]) -> ImageData:
     """What data= names, else what the first run was trained on."""
     data = from_config(config.data, "data") if "data" in config else runs.data_of(folders(config)[0])
     for one in subjects:
-        for what in ("size", "channels", "low_size"):
-            here, needed = getattr(data.spec, what), getattr(one.denoiser.spec, what)
-            if here != needed:
-                raise UserError(f"run={one.folder} has {what} {needed}, the data {here}: give data.{what}={needed}")
+        runs.refuse_other_images(one.folder, one.denoiser.spec, data)
     return data
 
 

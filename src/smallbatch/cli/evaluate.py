@@ -35,7 +35,7 @@ from smallbatch.notation import ImageSpec
 def run(config: DictConfig) -> None:
     check(config)
     evaluation: Evaluation = from_config(config.evaluation)
-    data = data_of(config)
+    data = sample.data_of(config)
     fabric = launched(config.devices)
     samples, spec = drawn(config, data, fabric.device) if config.samples is None else given(config)
     evaluation.prepare(data, spec, samples.n, fabric.device)
@@ -65,24 +65,26 @@ def check(config: DictConfig) -> None:
         raise UserError(f"out={config.out} must end in .json")
     if config.samples is None:
         sample.check(config)
-
-
-def data_of(config: DictConfig) -> ImageData | None:
-    """What data= names, else what a run was trained on, else None."""
-    if "data" in config:
-        return from_config(config.data, "data")
-    return None if config.run is None else runs.data_of(Path(config.run))
+        if config.n is None:
+            raise UserError("n=null takes all of samples=; of run= say how many images to draw")
 
 
 def drawn(config: DictConfig, data: ImageData | None, device: torch.device) -> tuple[Samples, ImageSpec]:
     """This rank's share of a run's samples, not yet drawn."""
-    drawing = sample.drawing_of(config, device)
-    other = data and runs.about(Path(config.run))["data_fingerprint"] not in fingerprints(data)
-    marks = ["held against other images than the run was trained on"] if other else []
-    spec, mine = drawing.denoiser.spec, share(config.n)
-    seen, labels = Seen(spec.channels), drawing.labels
-    images = seen.quantise(generate(*drawing[:3], mine, config.seed, config.batch))
-    return Samples(config.n, progress(images, math.ceil(len(mine) / config.batch)), seen, labels, marks), spec
+    denoiser, sampler, asked = sample.drawing_of(config, device, data)
+    marks = [] if data is None else compared(runs.about(Path(config.run))["data_fingerprint"], data)
+    if asked.truth:
+        marks.append(f"enlarged from {min(asked.n, len(data.held_out_store))} held-out images")
+    spec, mine, seen = denoiser.spec, share(asked.n), Seen(denoiser.spec.channels)
+    images = seen.quantise(generate(denoiser, sampler, asked.told, mine, config.seed, config.batch))
+    return Samples(asked.n, progress(images, math.ceil(len(mine) / config.batch)), seen, asked.labels, marks), spec
+
+
+def compared(trained_on: str, data: ImageData) -> list[str]:
+    """What to know where a model is not held against the images that it was trained on; of imported ones none tells."""
+    if not trained_on:
+        return ["which images the model was trained on is not known"]
+    return [] if trained_on in fingerprints(data) else ["held against other images than the run was trained on"]
 
 
 def given(config: DictConfig) -> tuple[Samples, ImageSpec]:
@@ -112,7 +114,7 @@ def path_of(config: DictConfig, reference: str) -> Path | None:
         return config.out and Path(config.out)
     asked = json.dumps([OmegaConf.to_container(config.evaluation, resolve=True), reference], sort_keys=True)
     asked = hashlib.sha256(asked.encode()).hexdigest()[:6]
-    return runs.within(Path(config.run), "metrics") / f"{sample.describe(config)}_{asked}.json"
+    return runs.within(Path(config.run), "metrics") / f"{sample.describe(config, config.n)}_{asked}.json"
 
 
 def show(scores: list[Score]) -> None:

@@ -44,7 +44,8 @@ def folders(conf: Path) -> list[Path]:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=0.5)
+    begun = [one for one in known if one.startswith(f"{word} ")]
+    close = begun or difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=0.5)
     return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
 
 

@@ -39,6 +39,8 @@ def run_id(config: DictConfig, fingerprint: str) -> str:
         kept["price"] = plain["price"]
     kept["data"] = {key: value for key, value in kept["data"].items() if key not in HOW_READ}
     kept["timesteps"] = by_content(kept["timesteps"])
+    if kept["init_from"] is not None:
+        kept["init_from"] = digest(f"init_from={kept['init_from']}", weights_of(kept["init_from"]))
     text = json.dumps([kept, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -48,11 +50,22 @@ def by_content(timesteps: dict[str, Any]) -> dict[str, Any]:
     proposal = timesteps.get("proposal") or {}
     if not proposal.get("curve"):
         return timesteps
+    curve = digest(f"timesteps.proposal.curve={proposal['curve']}", Path(proposal["curve"]))
+    return timesteps | {"proposal": proposal | {"curve": curve}}
+
+
+def weights_of(init_from: str) -> Path:
+    """The weights that a run exported."""
+    return Path(str(init_from)).expanduser() / "model.safetensors"
+
+
+def digest(setting: str, path: Path) -> str:
+    """Of a file, by which a setting counts, wherever it lies."""
     try:
-        digest = hashlib.sha256(Path(proposal["curve"]).read_bytes()).hexdigest()
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"timesteps.proposal.curve={proposal['curve']} cannot be read ({error.strerror})") from None
-    return timesteps | {"proposal": proposal | {"curve": digest}}
+        raise UserError(f"{setting} cannot be read ({error.strerror})") from None
 
 
 def run_folder(config: DictConfig, fingerprint: str) -> Path:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from smallbatch.cli import devices, disk, naming
+from smallbatch.cli import devices, disk, initial, naming
 from smallbatch.data.module import ImageData, refuse_low_size
 from smallbatch.data.stream import micro_batch
 from smallbatch.denoiser import Denoiser
@@ -63,6 +63,8 @@ def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
     spec, problem = look(config, data)
     refuse_low_size(spec)
     denoiser = on_meta(objects["denoiser"], spec)
+    if config.init_from is not None:
+        initial.check(denoiser, config.init_from)
     parameters, (flops, activations) = count(denoiser.network), measure(denoiser)
     processes = config.devices * config.nodes
     rows = micro_batch(config.batch, processes, config.accumulation)

@@ -31,15 +31,15 @@ def open_folder(config: DictConfig, folder: Path) -> MetricsFile:
     if rank_zero_only.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         runs.lock(folder)
-        describe(folder, config, HydraConfig.get().overrides.task if HydraConfig.initialized() else [])
+        words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+        describe(folder, config, ["smallbatch", "train", *words])
     return MetricsFile(folder)
 
 
-def describe(folder: Path, config: DictConfig, words: Sequence[str]) -> None:
+def describe(folder: Path, config: DictConfig, command: Sequence[str]) -> None:
     """config.yaml: what to type for this run again, and all that this means."""
     with replacing(folder / "config.yaml") as partial:
-        command = shlex.join(["smallbatch", "train", *words])
-        partial.write_text(f"# {command}\n{OmegaConf.to_yaml(config, resolve=True)}")
+        partial.write_text(f"# {shlex.join(command)}\n{OmegaConf.to_yaml(config, resolve=True)}")
 
 
 def find_start(resume: str, folder: Path, local: MetricsFile, batch: int) -> Start:

@@ -120,9 +120,20 @@ def data_of(folder: Path) -> ImageData:
     if not path.exists():
         raise UserError(f"run={folder} holds no config.yaml, which names its data: give data=...")
     known = trust.read_yaml(path)
-    data = trust.built(known.get("data") if isinstance(known, dict) else None, path, "data", ImageData)
+    described = known.get("data") if isinstance(known, dict) else None
+    if not isinstance(described, dict) or "_target_" not in described:
+        raise UserError(f"{path} names no data set: give data=...")
+    data = trust.built(described, path, "data", ImageData)
     data.may_download = False  # nobody here chose where to
     return data
+
+
+def refuse_other_images(folder: Path, known: ImageSpec, data: ImageData) -> None:
+    """`known` is what the network of a run has seen."""
+    for what in ("size", "channels", "low_size"):
+        here, needed = getattr(data.spec, what), getattr(known, what)
+        if here != needed:
+            raise UserError(f"run={folder} has {what} {needed}, the data {here}: give data.{what}={needed}")
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:

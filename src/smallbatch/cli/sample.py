@@ -13,52 +13,84 @@ from rich.progress import track
 from torch import Tensor
 
 from smallbatch import pictures
-from smallbatch.cli import runs
+from smallbatch.cli import conditions, runs
 from smallbatch.cli.building import from_config
-from smallbatch.data.images import to_pixels
+from smallbatch.cli.conditions import Asked
+from smallbatch.data.images import enlarged, to_pixels
+from smallbatch.data.module import ImageData
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.files import replacing
-from smallbatch.generation import Told, generate, of_class
-from smallbatch.notation import Pixels
-from smallbatch.randomness import generator
+from smallbatch.generation import generate, one, own
+from smallbatch.notation import ImageSpec, Pixels
 from smallbatch.sampler import Sampler
+
+FIRST, FIRST_ENLARGED = 100, 40  # images that are pictured
+NOISES = {"by_image": own, "one": one}
 
 
 class Drawing(NamedTuple):
     denoiser: Denoiser
     sampler: Sampler
-    told: Told
-    labels: Int[Tensor, " n"] | None
+    asked: Asked
 
 
 def run(config: DictConfig) -> None:
     check(config)
-    out = Path(config.out or runs.within(Path(config.run), "samples") / f"{describe(config)}.npz")
-    if out.suffix != ".npz":
-        raise UserError(f"out={out} must end in .npz")
-    drawing = drawing_of(config, "cuda" if torch.cuda.is_available() else "cpu")
-    images = generate(*drawing[:3], torch.arange(config.n), config.seed, config.batch)
-    steps = math.ceil(config.n / config.batch)
-    parts = [to_pixels(some).cpu() for _, some in track(images, description="sample", total=steps)]
-    write(out, torch.cat(parts), drawing.labels)
+    if config.noise not in NOISES:
+        raise UserError(f"noise={config.noise}: give by_image, or one for frames of a film, which then share theirs")
+    if config.out is not None and Path(config.out).suffix != ".npz":
+        raise UserError(f"out={config.out} must end in .npz")
+    denoiser, sampler, asked = drawing = drawing_of(config, "cuda" if torch.cuda.is_available() else "cpu")
+    out = Path(config.out or runs.within(Path(config.run), "samples") / f"{describe(config, asked.n)}.npz")
+    numbers, whose = torch.arange(asked.n), NOISES[config.noise]
+    images = generate(denoiser, sampler, asked.told, numbers, config.seed, config.batch, whose)
+    steps = math.ceil(asked.n / config.batch)
+    pixels = torch.cat([to_pixels(some).cpu() for _, some in track(images, description="sample", total=steps)])
+    write(out, pixels, asked.labels)
+    pictures.save(picture(drawing, pixels), out.with_suffix(".png"))
     print(f"{out}\n{out.with_suffix('.png')}")
 
 
-def drawing_of(config: DictConfig, device: torch.device | str) -> Drawing:
-    """What draws the images of a run: its averaged weights, the sampler, and the class of every image."""
+def drawing_of(config: DictConfig, device: torch.device | str, data: ImageData | None = None) -> Drawing:
+    """What draws the images of a run: its averaged weights, the sampler, and what each image is drawn from.
+
+    `data` holds the images that a run enlarges; None: what `data_of` finds.
+    """
     denoiser = runs.load(config.run, device)
     if config.ema_width is not None:
         misfit = runs.reaverage(denoiser, config.run, config.ema_width)
         print(f"average of width {config.ema_width} rebuilt from snapshots; its profile is off by {misfit:.1%}")
-    labels = choose(config.labels, config.n, denoiser.spec.classes, config.seed)
-    if labels is None and config.guidance != 1:
+    asked = asked_of(config, denoiser.spec, data)
+    if asked.labels is None and config.guidance != 1:
         raise UserError(f"guidance={config.guidance} needs labels; without them use guidance=1")
-    return Drawing(denoiser, from_config(config.sampler, "sampler"), of_class(labels), labels)
+    return Drawing(denoiser, from_config(config.sampler, "sampler"), asked)
+
+
+def asked_of(config: DictConfig, spec: ImageSpec, data: ImageData | None) -> Asked:
+    images = config.get("images")
+    if spec.low_size is None:
+        if images is not None:
+            raise UserError(f"images={images}: run={config.run} enlarges no images: leave images out")
+        return conditions.from_noise(config, spec)
+    if images is not None:
+        return conditions.from_files(config, images, spec)
+    data = data or data_of(config)
+    runs.refuse_other_images(Path(config.run), spec, data)
+    return conditions.from_held_out(config, data, spec)
+
+
+def data_of(config: DictConfig) -> ImageData | None:
+    """What data= names, else what a run was trained on, else None."""
+    if "data" in config:
+        return from_config(config.data, "data")
+    return None if config.run is None else runs.data_of(Path(config.run))
 
 
 def check(config: DictConfig) -> None:
     for name, least in {"n": 1, "batch": 1, "seed": 0}.items():
+        if name == "n" and config.n is None:
+            continue
         if not isinstance(config[name], int) or config[name] < least:
             raise UserError(f"{name}={config[name]} must be a whole number, at least {least}")
     for name in ("guidance", "ema_width"):
@@ -66,33 +98,32 @@ def check(config: DictConfig) -> None:
             raise UserError(f"{name}={config[name]} must be a number")
 
 
-def describe(config: DictConfig) -> str:
+def describe(config: DictConfig, n: int) -> str:
     """A file name that differs where the samples do."""
     solver, grid = (config.sampler[part]._target_.split(".")[-1] for part in ("solver", "grid"))
     width = "" if config.ema_width is None else f"_ema{config.ema_width}"
-    rest = hashlib.sha256(repr(OmegaConf.to_container(config.sampler, resolve=True)).encode()).hexdigest()[:6]
+    known = OmegaConf.to_container(config, resolve=True)
+    known["data"] = known.get("data", {}) | {"batch": None}
+    rest = repr([known.get(key) for key in ("sampler", "data", "images", "noise")])
+    rest = hashlib.sha256(rest.encode()).hexdigest()[:6]
     how = f"{solver}_{grid}_{rest}_steps{config.steps}_guidance{config.guidance}{width}"
-    return f"labels_{config.labels}_{how}_n{config.n}_seed{config.seed}"
-
-
-def choose(labels: str | int, n: int, classes: int, seed: int) -> Int[Tensor, " n"] | None:
-    """balanced: 0, 1, 2, ... in turn; random; or one class's number. None where the model knows no classes."""
-    if labels == "none" or (classes == 0 and labels == "balanced"):
-        return None
-    if classes == 0:
-        raise UserError(f"{labels=}: this model knows no classes; leave labels out")
-    if labels == "balanced":
-        return torch.arange(n) % classes
-    if labels == "random":
-        return torch.randint(classes, (n,), generator=generator(seed, "labels"))
-    if str(labels).isdigit() and int(labels) < classes:
-        return torch.full((n,), int(labels))
-    raise UserError(f"{labels=}: give balanced, random, none, or a class from 0 to {classes - 1}")
+    return f"labels_{config.labels}_{how}_n{n}_seed{config.seed}"
 
 
 def write(out: Path, images: Pixels, labels: Int[Tensor, " n"] | None) -> None:
-    """arr_0 (n, h, w, c) uint8, arr_1 labels; and a grid of the first 100, ten across."""
+    """arr_0 (n, h, w, c) uint8, arr_1 labels."""
     arrays = [images.permute(0, 2, 3, 1).numpy()] + ([] if labels is None else [labels.numpy()])
     with replacing(out) as partial:
         np.savez(partial, *arrays)
-    pictures.save(pictures.grid(images[:100], columns=10), out.with_suffix(".png"))
+
+
+def picture(drawing: Drawing, images: Pixels) -> pictures.PILImage.Image:
+    """The first images, ten across; of enlarged ones the small one, the sample, and the truth where it is known."""
+    spec, asked = drawing.denoiser.spec, drawing.asked
+    if spec.low_size is None:
+        return pictures.grid(images[:FIRST], columns=10)
+    first = torch.arange(min(len(images), FIRST_ENLARGED))
+    small = enlarged(asked.told(first).image, spec.size, "nearest")
+    parts = [to_pixels(small), images[first]]
+    parts += [to_pixels(asked.truth(first))] if asked.truth else []
+    return pictures.stacked(parts, columns=min(10, len(first)))

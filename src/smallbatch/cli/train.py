@@ -14,15 +14,15 @@ from omegaconf import DictConfig
 
 from smallbatch import status
 from smallbatch.callbacks.budget import Budget
-from smallbatch.cli import cluster, devices, disk, lifeline, naming, plan
+from smallbatch.cli import cluster, devices, disk, initial, lifeline, naming, plan
 from smallbatch.cli.building import from_config
 from smallbatch.cli.fitting import fit, note, say
 from smallbatch.cli.resume import find_start, open_folder
-from smallbatch.data.module import ImageData
 from smallbatch.data.stream import micro_batch, whole_images
 from smallbatch.denoiser import Denoiser, Steps
 from smallbatch.errors import UserError
 from smallbatch.module import DiffusionModule
+from smallbatch.notation import ImageSpec
 from smallbatch.randomness import key
 from smallbatch.status import Status
 
@@ -89,11 +89,16 @@ def check_timesteps(objects: dict[str, Any]) -> None:
 
 
 def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
-    """The module with its network initialised from the seed, laid out and compiled as asked; the data read."""
+    """The module with its network initialised, laid out and compiled as asked; the data read."""
     objects["data"].setup("fit")
-    check_network(plan.on_meta(objects["denoiser"], objects["data"].spec), objects["data"])
+    drawn_up = plan.on_meta(objects["denoiser"], objects["data"].spec)
+    check_network(drawn_up, objects["data"].spec)
+    if config.init_from is not None:
+        initial.check(drawn_up, config.init_from)
     torch.manual_seed(key(config.seed, "initial weights"))
     module = objects["module"](denoiser=objects["denoiser"](spec=objects["data"].spec))
+    if config.init_from is not None:
+        initial.load(module.denoiser, config.init_from)
     objects["callbacks"]["grid"].sampler.times(module.denoiser.schedule, torch.device("cpu"))
     network = module.denoiser.network
     if config.channels_last:
@@ -104,11 +109,11 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     return module
 
 
-def check_network(denoiser: Denoiser, data: ImageData) -> None:
-    """`denoiser` lives on the meta device."""
-    if denoiser.spec.low_size != data.spec.low_size:
+def check_network(denoiser: Denoiser, spec: ImageSpec) -> None:
+    """Whether it fits the images; `denoiser` lives on the meta device."""
+    if denoiser.spec.low_size != spec.low_size:
         kind = type(denoiser.network).__name__
-        raise UserError(f"data.low_size={data.spec.low_size}: {kind} enlarges no images: leave it out, or network=unet")
+        raise UserError(f"data.low_size={spec.low_size}: {kind} enlarges no images: leave it out, or network=unet")
     steps, clock = denoiser.schedule.steps, denoiser.clock
     if isinstance(clock, Steps) and steps not in (None, clock.steps):
         raise UserError(f"clock.steps={clock.steps}, but schedule.steps={steps}: give both the same")

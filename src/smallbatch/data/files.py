@@ -27,10 +27,10 @@ class Mark(NamedTuple):
 
 
 class Files(ABC):
-    """Names are relative to the root, with forward slashes."""
+    """Names are relative to the root, with forward slashes; `setting` is the name under which the user gave it."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, setting: str = "data.path"):
+        self.path, self.setting = path, setting
 
     @cached_property
     @abstractmethod
@@ -55,7 +55,7 @@ class Files(ABC):
         """Sorted, hence the same wherever the files lie."""
         found = sorted(name for name in self.names if is_image(name))
         if not found:
-            raise UserError(f"data.path={self.path} holds no images; looked for {' '.join(SUFFIXES)}")
+            raise UserError(f"{self.setting}={self.path} holds no images; looked for {' '.join(SUFFIXES)}")
         return found
 
 
@@ -100,22 +100,22 @@ class Handle(threading.local):
 
 
 class Zip(Files):
-    def __init__(self, path: Path):
-        super().__init__(path)
+    def __init__(self, path: Path, setting: str = "data.path"):
+        super().__init__(path, setting)
         self.handle = Handle(path)
         try:
             self.handle.open()
         except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"data.path={path} is not a whole zip: copy it again ({error})") from None
+            raise UserError(f"{setting}={path} is not a whole zip: copy it again ({error})") from None
 
     @cached_property
     def names(self) -> set[str]:
         names = Counter(entry.filename for entry in self.handle.open().infolist() if not entry.is_dir())
         for name, times in sorted(names.items()):
             if is_outside(name):
-                raise UserError(f"data.path={self.path} names {name!r}, outside the zip: pack it again")
+                raise UserError(f"{self.setting}={self.path} names {name!r}, outside the zip: pack it again")
             if times > 1:
-                raise UserError(f"data.path={self.path} holds {name!r} {times} times: pack it again")
+                raise UserError(f"{self.setting}={self.path} holds {name!r} {times} times: pack it again")
         return set(names)
 
     def open(self, name: str) -> BufferedIOBase:
@@ -127,11 +127,11 @@ class Zip(Files):
         return Mark(entry.CRC, entry.file_size)
 
 
-def open_files(path: str) -> Files:
+def open_files(path: str, setting: str = "data.path") -> Files:
     root = Path(path).expanduser()
     if not root.exists():
-        raise UserError(f"data.path={path} does not exist: give a folder or a zip of images")
-    return Folder(root) if root.is_dir() else Zip(root)
+        raise UserError(f"{setting}={path} does not exist: give a folder or a zip of images")
+    return Folder(root, setting) if root.is_dir() else Zip(root, setting)
 
 
 def is_image(name: str) -> bool:

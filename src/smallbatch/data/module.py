@@ -15,8 +15,10 @@ from smallbatch.data.reading import deaf, processes, read
 from smallbatch.data.store import Source, Store, Streamed, size_in_bytes
 from smallbatch.data.stream import Order, Repeated, Stream, Windows
 from smallbatch.errors import UserError
-from smallbatch.notation import Batch, ImageSpec
+from smallbatch.notation import Batch, Condition, ImageSpec, Labels
 from smallbatch.randomness import generator
+
+LABELS_AT_ONCE = 256  # images that are read for their labels
 
 
 class Parts(NamedTuple):
@@ -98,6 +100,19 @@ class ImageData(L.LightningDataModule, ABC):
 
     def held_out(self, indices: Int[Tensor, " n"], device: torch.device | str) -> Batch:
         return self.batch_of(self.held_out_store.take(indices).to(device))
+
+    def around(self, numbers: Int[Tensor, " n"], device: torch.device | str) -> Batch:
+        """Held-out images; after the last one the first comes again."""
+        return self.held_out(numbers % len(self.held_out_store), device)
+
+    def told(self, numbers: Int[Tensor, " n"]) -> Condition:
+        """What a network that enlarges images is told of these samples: of each, what is known of a held-out image."""
+        return self.around(numbers, "cpu").condition
+
+    def labels(self, numbers: Int[Tensor, " n"]) -> Labels | None:
+        """Of the same images."""
+        parts = [self.told(some).label for some in numbers.split(LABELS_AT_ONCE)]
+        return None if parts[0] is None else torch.cat(parts)
 
     def training(self, indices: Int[Tensor, " n"], device: torch.device | str) -> Batch:
         """Images of the training part as they are, not mirrored."""

@@ -1,7 +1,8 @@
 """What schedule, prediction and weighting imply before any network is trained."""
 
+from itertools import cycle
+
 import torch
-from torch import Tensor
 
 from smallbatch.diagnostics.diagnostic import Case, Diagnostic, Found, Picture, Table, column, names
 from smallbatch.mixtures import HEADS
@@ -51,8 +52,8 @@ class Coefficients(Diagnostic):
             "sigma": now.sigma.flatten(),
             "c_x0": of_x0,
             "c_xt": of_xt,
-            "gain_eps": gain(HEADS["eps"], now),
-            "gain_v": gain(HEADS["v"], now),
+            "gain_eps": HEADS["eps"].gain(now).flatten(),
+            "gain_v": HEADS["v"].gain(now).flatten(),
             "weight_x0": weight,
             "weight_eps": weight / logsnr.exp(),
             "weight_v": weight / (1 + logsnr.exp()),
@@ -64,10 +65,10 @@ class Coefficients(Diagnostic):
     def figure(self, table: Table) -> Picture:
         page, (means, weights) = figure(11.0, 4.2, 1, 2)
         page.subplots_adjust(wspace=0.22, left=0.07, right=0.98)
-        for name, colour in zip(names(table, "of"), COLOURS, strict=False):
+        for name, colour in zip(names(table, "of"), cycle(COLOURS), strict=False):
             t = range(1, 1 + len(column(table, "t", of=name)))
             means.plot(t, column(table, "c_x0", of=name), color=colour, label=f"of x0, {name}")
-            means.plot(t, column(table, "c_xt", of=name), color=colour, linestyle="--", label="of x_t")
+            means.plot(t, column(table, "c_xt", of=name), color=colour, linestyle="--", label=f"of x_t, {name}")
             logsnr, weight = (column(table, key, of=name) for key in ("logsnr", "weight_per_logsnr"))
             weights.plot(logsnr, weight, color=colour, label=name)
         means.set(xscale="log", xlabel="step, counted from the data", title="coefficients of the posterior's mean")
@@ -98,18 +99,9 @@ def posterior_mean(now: NoiseLevel, before: PerImage) -> tuple[PerImage, PerImag
     return alpha_before * share, kept
 
 
-def gain(head: Prediction, level: NoiseLevel) -> PerImage:
-    return head.terms(*_nothing(head, level), level).gain[:, 0]
-
-
 def weight_of_x0(prediction: Prediction, weighting: Weighting, level: NoiseLevel) -> PerImage:
     """What the loss makes of an error of 1 in x0, where all heads err alike."""
-    terms = prediction.terms(*_nothing(prediction, level), level)
+    one = torch.zeros_like(level.alpha)
+    terms = prediction.terms(one.expand(-1, prediction.outputs, 1, 1), one, one, level)
     terms = terms._replace(error=terms.gain.square().reciprocal())
     return (weighting.counts(prediction, terms, level) * terms.error).sum(dim=1)
-
-
-def _nothing(prediction: Prediction, level: NoiseLevel) -> tuple[Tensor, Tensor, Tensor]:
-    """An output, an image and a noise of zeros, one value each."""
-    one = torch.zeros_like(level.alpha)
-    return one.expand(-1, prediction.outputs, 1, 1), one, one

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from PIL import Image as PILImage
 from torch import Tensor
 
@@ -92,3 +92,9 @@ def column(table: Table, name: str, **where: Any) -> list[Any]:
 def names(table: Table, key: str) -> list[Any]:
     """Each value under `key` once, in the order of the rows."""
     return list(dict.fromkeys(row[key] for row in table))
+
+
+def estimated(values: Float[Tensor, " n"]) -> tuple[float, float]:
+    """The mean of independent values, and its standard error."""
+    values = values.double()
+    return values.mean().item(), (values.std() / len(values) ** 0.5).item()

@@ -13,7 +13,7 @@ from smallbatch.report.figures import Point, Score, figures, judged, shown
 from smallbatch.report.outcome import outcome
 from smallbatch.status import Status
 
-COMMAND = "# smallbatch train"  # config.yaml begins with it
+COMMAND = re.compile(r"# (smallbatch (?:train|import \w+))(?: |$)")  # config.yaml begins with it
 LOG_LINES = 20
 
 
@@ -59,7 +59,7 @@ def read(folder: Path, ignored: Collection[str], price: float | None = None) -> 
     """`ignored` settings change no result; a `price` comes before the run's own. UserError: nothing tells its words."""
     config = folder / "config.yaml"
     head, _, body = config.read_text(errors="replace").partition("\n") if config.is_file() else ("", "", "")
-    typed = words(head, config)
+    command, typed = words(head, config)
     settings = {name: value for name, value in pairs(typed).items() if group(name) not in ignored}
     typed_seed = settings.pop("seed", "0")
     try:
@@ -75,16 +75,17 @@ def read(folder: Path, ignored: Collection[str], price: float | None = None) -> 
     price = float(own[1]) if price is None and own else price
     points, bins, spent = figures(rows)
     scores, drawn = judged(folder / "metrics", rows)
-    line = printable(shlex.join(["smallbatch", "train", *typed]))
+    line = printable(f"{command} {shlex.join(typed)}".rstrip())
     return Run(folder, line, settings, seed, now, end, price, points | drawn, bins, spent, scores)
 
 
-def words(head: str, path: Path) -> list[str]:
-    """Those typed after `smallbatch train`."""
-    if not head.startswith(COMMAND):
+def words(head: str, path: Path) -> tuple[str, list[str]]:
+    """The command that made the run, and the words typed after it."""
+    found = COMMAND.match(head)
+    if found is None:
         raise UserError(f"{path} does not begin with the command that made it: train it again")
     try:
-        return shlex.split(head.removeprefix(COMMAND))
+        return found[1], shlex.split(head[found.end() :])
     except ValueError as error:
         raise UserError(f"{path} begins with a command that cannot be read ({error}): train it again") from None
 

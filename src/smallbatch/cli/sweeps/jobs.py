@@ -60,7 +60,7 @@ class Job:
 
     def begin(self) -> None:
         """Records what there is to do, should the job be killed before it says so itself."""
-        describe(self.folder, self.config, self.words)
+        describe(self.folder, self.config, ["smallbatch", "train", *self.words])
         if status.read(self.folder) is None:
             status.write(self.folder, status.Status("training", devices=self.devices))
 

@@ -1,0 +1,31 @@
+"""Where training begins: at the weights that another run exported, instead of random ones."""
+
+from safetensors.torch import load_file
+
+from smallbatch.cli.naming import weights_of
+from smallbatch.cli.runs import shapes_in
+from smallbatch.cli.shapes import Shapes, misfit, shapes_of
+from smallbatch.denoiser import Denoiser
+from smallbatch.errors import UserError
+
+
+def check(denoiser: Denoiser, init_from: str) -> None:
+    """All of the network's weights must be there, and no others. `denoiser` may live on the meta device."""
+    path = weights_of(init_from)
+    if not path.is_file():
+        raise UserError(f"init_from={init_from} holds no {path.name}: give the folder of a run that has exported")
+    wanted, there = shapes_of(denoiser.state_dict()), shapes_in(path)
+    if odd := misfit(shared(wanted, there), shared(there, wanted)):
+        raise UserError(f"init_from={init_from} has another network: {odd}; choose its network= and prediction=")
+
+
+def load(denoiser: Denoiser, init_from: str) -> None:
+    """Overwrites the network's weights, and what the prediction has learned where both have learned it."""
+    state, stored = denoiser.state_dict(), load_file(weights_of(init_from))
+    for name in shared(shapes_of(state), shapes_of(stored)):
+        state[name].copy_(stored[name])
+
+
+def shared(mine: Shapes, other: Shapes) -> Shapes:
+    """The network's, and of the rest what both have."""
+    return {name: shape for name, shape in mine.items() if name.startswith("network.") or name in other}
