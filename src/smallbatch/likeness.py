@@ -32,9 +32,10 @@ def correlation(x: Image, y: Image) -> PerImage:
 
 
 def ssim(x: Image, y: Image) -> PerImage:
-    """Wang et al. 2004, over even windows of 7 x 7, which fit images of 8 x 8 too."""
+    """Wang et al. 2004, of values from 0 to 1, over even windows of 7 x 7, which fit images of 8 x 8 too."""
+    x, y = ((one + 1) / RANGE for one in (x, y))  # two means of different signs would count as opposites
     return structural_similarity_index_measure(
-        x, y, gaussian_kernel=False, kernel_size=WINDOW, reduction="none", data_range=RANGE
+        x, y, gaussian_kernel=False, kernel_size=WINDOW, reduction="none", data_range=1.0
     )
 
 

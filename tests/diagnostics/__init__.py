@@ -41,5 +41,5 @@ def case_of(*denoisers, images=None, weighting=None, seed=0, batch=64, folder=Pa
     runs = zip("abcdefghij", denoisers, strict=False)
     subjects = [Subject(name, denoiser, weighting or Plain(), folder) for name, denoiser in runs]
     told, sampler = of_class(torch.arange(64) % 3), Sampler(DDIM(), Trailing(), steps=4)
-    part, track = part_of(images), lambda steps, what, total: steps
-    return Case(subjects, part, part, told, sampler, seed, batch, torch.device("cpu"), track)
+    part = part_of(images)
+    return Case(subjects, part, part, told, sampler, seed, batch)

@@ -87,7 +87,7 @@ class Mean(Extractor):
 
 
 def test_features_are_compared_by_their_cosine():
-    one = found(*twins(), solvers={}, extractor=Mean())["a ", "b ", "mean"]
+    one = found(*twins(), solvers={}, extractor=Mean())["a", "b", "mean"]
     assert 0.99 < one["paired"] <= 1.00001 and one["share"] == 1
 
 

@@ -33,7 +33,7 @@ def run(tmp_path):
 
 def test_slots_that_want_something_else_get_worse(run):
     before = run.subjects[0].denoiser.network.value.item()
-    diagnostic = Interference(slots=2, trained=None, images=160, batch=16, lr=0.02, points=128, rows=16)
+    diagnostic = Interference(slots=2, trained=None, images=64, batch=16, lr=0.04, points=128, rows=16)
     table = diagnostic.measure(run).table
     change = torch.tensor(column(table, "change")).view(3, 2)  # all, 1, 2 by measured slot
     error = torch.tensor(column(table, "change_se")).view(3, 2)

@@ -80,5 +80,5 @@ def test_what_makes_no_slots_is_refused():
         Slots(slots=1)
     with pytest.raises(UserError, match=r"diagnostics\.slots\.error='eps' is not known: use one of loss, x0_mse"):
         Slots(error="eps")
-    with pytest.raises(UserError, match=r"diagnostics\.slots\.slots=101, but a has 100 timesteps"):
+    with pytest.raises(UserError, match=r"diagnostics\.slots\.slots=101, but the curve of a has 100 rows"):
         measured(X0(), slots=101)

@@ -47,7 +47,13 @@ def test_a_line_is_text(folder):
     write(folder, "a", "<script>alert(1)</script>\x1b[2J\n| x |")
     assert "<script>alert(1)" not in page(report(folder.parent))
     line = markdown(report(folder.parent)).split("\n\n")[1]
-    assert line.isprintable()
+    assert line.isprintable() and r"\<script\>" in line
+
+
+def test_a_line_and_a_name_are_no_markdown(folder):
+    write(folder, "a\n# b", "![x](https://example.org/x.png) `c`")
+    (line,) = markdown(report(folder.parent)).split("\n\n")[1].splitlines()
+    assert line.endswith(r"a\\n# b: !\[x\](https://example.org/x.png) \`c\`")
 
 
 def test_what_lies_outside_is_not_shown(folder, tmp_path):

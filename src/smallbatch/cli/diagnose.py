@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.progress import track
 from smallbatch import pictures
 from smallbatch.cli import conditions, runs, trust
 from smallbatch.cli.building import from_config
+from smallbatch.cli.evaluate import compared
 from smallbatch.data.module import ImageData
 from smallbatch.diagnostics.diagnostic import Case, Diagnostic, Found, Part, Subject, Table
 from smallbatch.errors import UserError, printable
@@ -55,7 +57,8 @@ def folders(config: DictConfig) -> list[Path]:
 def case_of(config: DictConfig, diagnostics: dict[str, Diagnostic]) -> Case:
     """Refuses, before anything is measured, what a diagnostic could not do with these runs."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    subjects = [subject(folder, device) for folder in folders(config)]
+    named = zip(folders(config), names_of(folders(config)), strict=True)
+    subjects = [subject(folder, name, device) for folder, name in named]
     refuse_number(len(subjects), diagnostics)
     refuse_unlike(subjects)
     enlarging = any(one.denoiser.spec.low_size for one in subjects)
@@ -70,13 +73,24 @@ def case_of(config: DictConfig, diagnostics: dict[str, Diagnostic]) -> Case:
     return Case(subjects, held_out, train, told, sampler, config.seed, config.batch, device, shown)
 
 
-def subject(folder: Path, device: torch.device) -> Subject:
+def names_of(folders: list[Path]) -> list[str]:
+    """The last parts of every path, as many as tell them apart, and at least two."""
+    paths = [folder.resolve().parts for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise UserError(f"run= names a run twice: {', '.join(map(str, folders))}")
+    ends = (["/".join(path[-parts:]) for path in paths] for parts in count(2))
+    return next(names for names in ends if len(set(names)) == len(names))
+
+
+def subject(folder: Path, name: str, device: torch.device) -> Subject:
     path, known = folder / "config.yaml", {}
     if path.exists():
         known = trust.read_yaml(path)
     weighting = known.get("weighting") if isinstance(known, dict) else None
     made = trust.built(weighting, path, "weighting", Weighting) if weighting else Plain()
-    return Subject("/".join(folder.absolute().parts[-2:]), runs.load(folder, device), made.to(device), folder)
+    if made.state_dict():
+        print(printable(f"{name}: what its weighting had learned is not in its folder, and taken as at the start"))
+    return Subject(name, runs.load(folder, device), made.to(device), folder)
 
 
 def refuse_number(given: int, diagnostics: dict[str, Diagnostic]) -> None:
@@ -89,8 +103,9 @@ def refuse_number(given: int, diagnostics: dict[str, Diagnostic]) -> None:
 
 def refuse_unlike(subjects: list[Subject]) -> None:
     """Runs that are compared make and see images of one kind."""
-    if len({one.name for one in subjects}) < len(subjects):
-        raise UserError(f"run= names a run twice: {', '.join(one.name for one in subjects)}")
+    classes = {one.denoiser.spec.classes for one in subjects} - {0}
+    if len(classes) > 1:
+        raise UserError(f"run= names runs of {' and '.join(map(str, sorted(classes)))} classes: compare runs alike")
     for one in subjects[1:]:
         first = subjects[0]
         for what in ("size", "channels", "low_size"):
@@ -100,11 +115,21 @@ def refuse_unlike(subjects: list[Subject]) -> None:
 
 
 def data_of(config: DictConfig, subjects: list[Subject]) -> ImageData:
-    """What data= names, else what the first run was trained on."""
+    """What data= names, else what the first run was trained on. Says where a run may have seen what is held out."""
     data = from_config(config.data, "data") if "data" in config else runs.data_of(folders(config)[0])
     for one in subjects:
         runs.refuse_other_images(one.folder, one.denoiser.spec, data)
+        refuse_other_classes(one, data)
+        for mark in compared(runs.about(one.folder)["data_fingerprint"], data):
+            print(printable(f"{one.name}: {mark}"))
     return data
+
+
+def refuse_other_classes(one: Subject, data: ImageData) -> None:
+    """The data's labels are told to the network; where it knows none, or the data has none, it is told nothing."""
+    mine, there = one.denoiser.spec.classes, data.spec.classes
+    if mine and there and mine != there:
+        raise UserError(f"run={one.folder} knows {mine} classes, the data {there}: give data= of the same classes")
 
 
 def shown(steps: Iterable[Any], what: str, total: int) -> Iterable[Any]:

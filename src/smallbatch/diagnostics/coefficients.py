@@ -4,7 +4,8 @@ from itertools import cycle
 
 import torch
 
-from smallbatch.diagnostics.diagnostic import Case, Diagnostic, Found, Picture, Table, column, names
+from smallbatch.diagnostics.diagnostic import CPU, Case, Diagnostic, Found, Picture, Table, column, names
+from smallbatch.errors import UserError
 from smallbatch.mixtures import HEADS
 from smallbatch.notation import NoiseLevel, PerImage
 from smallbatch.plots import COLOURS, DIRECTION, drawn, figure
@@ -27,6 +28,8 @@ class Coefficients(Diagnostic):
     least_runs, needs_data = 0, False
 
     def __init__(self, schedule: NoiseSchedule, prediction: Prediction, weighting: Weighting, steps: int = 1000):
+        if min(steps, schedule.steps or steps) < 2:
+            raise UserError(f"diagnostics.coefficients: {steps=} and a table's must be at least 2")
         self.recipe, self.steps = (schedule, prediction, weighting), steps
 
     def measure(self, case: Case) -> Found:
@@ -34,12 +37,15 @@ class Coefficients(Diagnostic):
             subject.name: (subject.denoiser.schedule, subject.denoiser.prediction, subject.weighting)
             for subject in case.subjects
         } or {type(self.recipe[0]).__name__: self.recipe}
-        return Found([row for name, recipe in recipes.items() for row in self.rows(name, *recipe)])
+        device = case.device if case.subjects else CPU
+        return Found([row for name, recipe in recipes.items() for row in self.rows(name, *recipe, device)])
 
     @torch.no_grad()
-    def rows(self, name: str, schedule: NoiseSchedule, prediction: Prediction, weighting: Weighting) -> Table:
+    def rows(
+        self, name: str, schedule: NoiseSchedule, prediction: Prediction, weighting: Weighting, device: torch.device
+    ) -> Table:
         steps = schedule.steps or self.steps
-        now = schedule((torch.arange(1, steps + 1, dtype=torch.float64) / steps).float())
+        now = schedule((torch.arange(1, steps + 1, dtype=torch.float64) / steps).float().to(device))
         logsnr = now.logsnr.flatten()
         before = torch.cat([torch.full_like(logsnr[:1], CLEAN), logsnr[:-1]])
         of_x0, of_xt = posterior_mean(now, before)

@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.one.name} {self.solver}"
+        return f"{self.one.name} {self.solver}".rstrip()
 
 
 class Consistency(Diagnostic):

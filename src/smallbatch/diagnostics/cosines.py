@@ -12,7 +12,8 @@ Square = Float[Tensor, "slots slots"]
 def cosines(gradients: Float[Tensor, "groups slots weights"]) -> tuple[Square, Square]:
     """Between the expected gradients of every pair of slots, from those of independent groups, with standard errors.
 
-    Products are taken between different groups. NaN where a gradient is too noisy to have a length.
+    Products are taken between different groups. NaN where a gradient has no length, or would have none
+    without one of the groups: it is noise.
     """
     flat = gradients.flatten(0, 1)
     gram = (flat @ flat.T).double().cpu().unflatten(1, gradients.shape[:2]).unflatten(0, gradients.shape[:2])
@@ -23,4 +24,5 @@ def cosines(gradients: Float[Tensor, "groups slots weights"]) -> tuple[Square, S
         length = product.diagonal().sqrt()
         return product / torch.outer(length, length)
 
-    return jackknifed(estimate, len(gradients))
+    cosine, error = jackknifed(estimate, len(gradients))
+    return cosine.where(error.isfinite(), torch.nan), error

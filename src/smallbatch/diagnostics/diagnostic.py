@@ -21,6 +21,11 @@ Picture = PILImage.Image
 Row = Mapping[str, float | int | str | None]
 Table = list[Row]  # one observation a row; all rows have the same columns
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]  # shows how far a loop of known length is
+CPU = torch.device("cpu")
+
+
+def silently(steps: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+    return steps
 
 
 class Subject(NamedTuple):
@@ -28,8 +33,8 @@ class Subject(NamedTuple):
 
     name: str
     denoiser: Denoiser
-    weighting: Weighting  # that it was trained with
-    folder: Path
+    weighting: Weighting  # that it was trained with; one that learns is as at the start
+    folder: Path = Path()  # for what training wrote there; most diagnostics do not look
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,10 @@ class Case:
     train: Part | None
     told: Told  # what the network is told of sample i
     sampler: Sampler
-    seed: int
-    batch: int  # images at once
-    device: torch.device
-    track: Track
+    seed: int = 0
+    batch: int = 250  # images at once: no figure depends on it
+    device: torch.device = CPU
+    track: Track = silently
 
 
 class Found(NamedTuple):

@@ -1,5 +1,7 @@
 """How large the gradient of one row is at each noise level, how it varies, and what drawing by it would save."""
 
+from itertools import chain, cycle
+
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -8,7 +10,7 @@ from torch import Tensor
 from smallbatch.diagnostics.diagnostic import Case, Diagnostic, Found, Picture, Subject, Table, column, names
 from smallbatch.diagnostics.gradient_moments import GROUPS, OF_ALL, OF_BINS, Seen
 from smallbatch.diagnostics.jackknife import jackknifed
-from smallbatch.diagnostics.training_loss import slope, some_of, within
+from smallbatch.diagnostics.training_loss import Vector, slope, some_of, within
 from smallbatch.ema import trainable
 from smallbatch.errors import UserError
 from smallbatch.notation import Observed
@@ -45,30 +47,34 @@ class Gradients(Diagnostic):
     def look(self, case: Case, subject: Subject) -> Seen:
         square, product, rows, over_bins = [], [], [], 0.0
         for bin in case.track(range(self.bins), f"gradients of {subject.name}", self.bins):
-            gradients, seen = self.within(case, subject, bin)
-            means = gradients.mean(dim=1)
-            square.append(gradients.square().sum(dim=2).mean(dim=1))
+            squares, means, seen = zip(*(self.group(case, subject, bin, one) for one in range(GROUPS)), strict=True)
+            means = torch.stack(means)
+            square.append(torch.stack(squares))
             product.append(means @ means.T)
             over_bins = over_bins + means / self.bins
-            rows += seen
+            rows += chain(*seen)
         observed = Observed(*(None if field[0] is None else torch.cat(field) for field in zip(*rows, strict=True)))
         together = (torch.stack(square), torch.stack(product), over_bins @ over_bins.T)
         return Seen(*(part.double().cpu() for part in together), observed)
 
-    def within(
-        self, case: Case, subject: Subject, bin: int
-    ) -> tuple[Float[Tensor, "groups rows weights"], list[Observed]]:
-        """Of each row of a bin the gradient, and what was seen of it."""
-        denoiser, gradients, observed = subject.denoiser, [], []
+    def group(
+        self, case: Case, subject: Subject, bin: int, group: int
+    ) -> tuple[Float[Tensor, ""], Vector, list[Observed]]:
+        """Of the gradients of a group of a bin's rows the mean square and the mean, and what was seen of each row."""
+        denoiser, squares, total, observed = subject.denoiser, [], 0.0, []
         weights = [*trainable(denoiser.network).values()]
         objective = within((bin / self.bins, (bin + 1) / self.bins), subject.weighting, denoiser.schedule)
-        for row in range(bin * self.rows, (bin + 1) * self.rows):
+        rows = self.rows // GROUPS
+        first = bin * self.rows + group * rows
+        for row in range(first, first + rows):
             step = Step(case.seed, row, row, 0.0)
             x0, condition = some_of(case.train, step, 1)
             loss = objective(denoiser, x0, condition, step)
-            gradients.append(slope(loss.value, weights))
+            gradient = slope(loss.value, weights)
+            squares.append(gradient.square().sum())
+            total = total + gradient  # one row's gradient at a time: a large network's fill the memory
             observed.append(loss.observed._replace(u=(bin + loss.observed.u) / self.bins))
-        return torch.stack(gradients).unflatten(0, (GROUPS, -1)), observed
+        return torch.stack(squares).mean(), total / rows, observed
 
     def table(self, subject: Subject, seen: Seen) -> Table:
         ours = {name: seen.drawn_by(proposal) for name, proposal in OURS.items()}
@@ -89,7 +95,7 @@ class Gradients(Diagnostic):
         runs = names(table, "of")
         page, (sizes, *densities) = figure(5.4 * (1 + len(runs)), 4.4, 1, 1 + len(runs))
         page.subplots_adjust(wspace=0.2)
-        for run, colour in zip(runs, COLOURS, strict=False):
+        for run, colour in zip(runs, cycle(COLOURS), strict=False):
             draw(sizes, table, run, "rms", color=colour, label=run)
         sizes.set(yscale="log", title="root mean square of a row's gradient", xlabel=DIRECTION)
         for axes, run in zip(densities, runs, strict=True):

@@ -8,20 +8,19 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Float64
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from smallbatch import curves
 from smallbatch.denoiser import Denoiser
 from smallbatch.densities import Uniform
 from smallbatch.diagnostics.cosines import cosines
-from smallbatch.diagnostics.diagnostic import Case, Diagnostic, Found, Picture, Subject, Table, column, names
+from smallbatch.diagnostics.diagnostic import Case, Diagnostic, Found, Picture, Subject, Table, names
 from smallbatch.diagnostics.held_out import relative
+from smallbatch.diagnostics.interference_figure import ALL, interference_figure, said
 from smallbatch.diagnostics.training_loss import Ends, Rows, some_of, within
 from smallbatch.ema import trainable
-from smallbatch.errors import UserError
+from smallbatch.errors import UserError, refuse_unless_positive
 from smallbatch.optimizers import adamw
-from smallbatch.plots import drawn, figure
 from smallbatch.randomness import Step, key
 from smallbatch.slots import CurveSlots
 
@@ -29,7 +28,6 @@ COLUMNS = (
     *("of", "trained", "measured", "low", "high"),
     *("change", "change_se", "against_all", "against_all_se", "cosine", "cosine_se"),
 )
-ALL = "all"  # times: training goes on as before
 GROUPS = 4  # of the rows of a slot's gradient, for standard errors
 
 
@@ -55,9 +53,12 @@ class Interference(Diagnostic):
         batch: int = 64,
         lr: float = 1e-4,
         points: int = 256,
-        rows: int = 256,
+        rows: int = 512,
         curve: str | None = None,
     ):
+        refuse_unless_positive("diagnostics.interference", lr=lr)
+        if slots < 2:
+            raise UserError(f"diagnostics.interference.{slots=} must be at least 2")
         trained = range(1, slots + 1) if trained is None else trained
         if not trained or not all(isinstance(slot, int) and 1 <= slot <= slots for slot in trained):
             raise UserError(f"diagnostics.interference.trained={list(trained)} must name slots from 1 to {slots}")
@@ -80,7 +81,7 @@ class Interference(Diagnostic):
                 f"{file} is missing: give diagnostics.interference.curve=FILE, a loss_curve.csv of this run"
             )
         schedule = subject.denoiser.schedule
-        slots = CurveSlots(curves.read(file), self.slots)
+        slots = CurveSlots(curves.read(file), self.slots).to(next(subject.denoiser.parameters()).device)
         slots.check(schedule, Uniform())
         return list(pairwise(slots.knots(schedule)[1].tolist()))
 
@@ -130,52 +131,7 @@ class Interference(Diagnostic):
         return denoiser
 
     def figure(self, table: Table) -> Picture:
-        runs = names(table, "of")
-        page, axes = figure(14.0, 1.2 + len(runs) * (1.4 + 0.5 * len(names(table, "trained"))), len(runs), 2)
-        page.subplots_adjust(wspace=0.12, hspace=0.5)
-        for run, change, cosine in zip(runs, axes[::2], axes[1::2], strict=True):
-            heat(change, table, run, "change", "{:+.1f}", 100)
-            heat(cosine, table, run, "cosine", "{:+.2f}", 1)
-            change.set_title(f"change of the held-out loss in %, {run}")
-            cosine.set_title("cosine of the slots' gradients before training")
-        return drawn(page)
+        return interference_figure(table)
 
     def line(self, table: Table) -> str:
         return "; ".join(said(table, run) for run in names(table, "of"))
-
-
-def heat(axes: Axes, table: Table, run: str, what: str, form: str, scale: float) -> None:
-    """A row for each trained slot, a column for each measured one; white is 0."""
-    trained, measured = (names([row for row in table if row["of"] == run], key) for key in ("trained", "measured"))
-    found = [
-        [math.nan if x is None else scale * x for x in column(table, what, of=run, trained=slot)] for slot in trained
-    ]
-    most = max((abs(x) for row in found for x in row if not math.isnan(x)), default=1.0) or 1.0
-    axes.imshow(found, "RdBu_r", vmin=-most, vmax=most, aspect="auto")
-    for y, row in enumerate(found):
-        for x, value in enumerate(row):
-            if not math.isnan(value):
-                dark = abs(value) > 0.6 * most
-                axes.text(
-                    x, y, form.format(value), ha="center", va="center", color="white" if dark else "black", fontsize=8
-                )
-    axes.set_xticks(range(len(measured)), measured)
-    axes.set_yticks(range(len(trained)), trained)
-    axes.set(xlabel="measured slot   (data on the left, noise on the right)", ylabel="trained slot")
-
-
-def said(table: Table, run: str) -> str:
-    """How many slots that were not trained changed, beyond two standard errors."""
-    others = [row for row in table if row["of"] == run and row["trained"] not in (ALL, row["measured"])]
-    own = [row for row in table if row["of"] == run and row["trained"] == row["measured"]]
-    changes = ", ".join(f"{row['trained']}: {100 * row['change']:+.1f} %" for row in own)
-    return (
-        f"{run}: training on one slot changes its own loss ({changes}); of {len(others)} others, "
-        f"{counted(others, 'change')}; against training on all times, {counted(others, 'against_all')}"
-    )
-
-
-def counted(rows: Table, what: str) -> str:
-    worse, better = (sum(sign * row[what] > 2 * row[f"{what}_se"] for row in rows) for sign in (1, -1))
-    mean = sum(row[what] for row in rows) / len(rows)
-    return f"{worse} get worse and {better} better by over 2 standard errors (mean {100 * mean:+.1f} %)"

@@ -38,7 +38,7 @@ class Landscape(Diagnostic):
         directions: int = 2,
         reach: float = 0.5,
         eigenvalues: int = 2,
-        hessian_rows: int = 12,
+        hessian_rows: int = 8,
     ):
         given = (bins, rows, points, directions, eigenvalues, hessian_rows)
         for (name, least), value in zip(LEAST.items(), given, strict=True):

@@ -18,6 +18,8 @@ def landscape_figure(table: Table) -> Picture:
         draw_walks(panel, [row for row in table if (row["what"], row["of"]) == (what, run)])
         panel.set_title(TITLES[what] if what == "line" else f"{TITLES[what]} {run}")
         panel.set_xlabel("position" if what == "line" else "length, in that of every filter")
+    if walks:
+        axes[0].set_ylabel("held-out loss")
     if curved:
         draw_curvatures(axes[-1], table)
     axes[0].legend(fontsize="small")
@@ -35,7 +37,7 @@ def draw_walks(axes: Axes, table: Table) -> None:
             label = None if number > 1 else "all times" if logsnr is None else f"log-SNR {logsnr:.1f}"
             how = {"color": colour, "linewidth": 1.2 if place else 2.2, "linestyle": "-" if number == 1 else "--"}
             axes.errorbar(position, value, [2 * x for x in error], elinewidth=0.8, label=label, **how)
-    axes.set(yscale="log", ylabel="held-out loss")
+    axes.set_yscale("log")
     axes.grid(alpha=0.3)
 
 

@@ -1,18 +1,19 @@
 """The held-out loss at every time of a schedule, with standard errors; of several runs on the same images and noise."""
 
-from collections.abc import Iterator
-from itertools import cycle
+import math
+from itertools import groupby
+from statistics import fmean
 
 import torch
 from jaxtyping import Bool, Float, Int
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from smallbatch import curves
+from smallbatch.diagnostics.bands import band
 from smallbatch.diagnostics.diagnostic import Case, Diagnostic, Found, Picture, Subject, Table, column, names
 from smallbatch.diagnostics.held_out import Points, over_points, relative, several, standard_error
 from smallbatch.notation import Batch, PerImage
-from smallbatch.plots import COLOURS, DIRECTION, drawn, figure
+from smallbatch.plots import DIRECTION, drawn, figure
 from smallbatch.schedules import NoiseSchedule
 
 POOLED = 0.2  # log-SNR over which the picture takes rows together
@@ -48,13 +49,13 @@ class LossCurve(Diagnostic):
         page, panels = figure(11.0, 7.6, 2, 2, "held-out error, with two standard errors to both sides", sharex=True)
         page.subplots_adjust(wspace=0.2)
         for axes, (name, title) in zip(panels, PANELS.items(), strict=False):
-            band(axes, table, name, title)
+            band(axes, pooled(table, name), name, title)
             axes.set_yscale("log")
         if others:
-            band(panels[3], table, "v_change", f"change from {first}")
+            band(panels[3], pooled(table, "v_change"), "v_change", f"change from {first}")
             panels[3].yaxis.set_major_formatter("{x:+.0%}")
         else:
-            band(panels[3], table, "loss", "loss, as the run weighs it")
+            band(panels[3], pooled(table, "loss"), "loss", "loss, as the run weighs it")
             panels[3].set_yscale("log")
         panels[0].legend()
         page.supxlabel(DIRECTION, fontsize="medium")
@@ -117,20 +118,13 @@ def change(table: Table) -> str:
     return f"{total:+.1%} (standard error {spread:.1%})"
 
 
-def band(axes: Axes, table: Table, name: str, title: str) -> None:
-    """A line for every run, and two standard errors to both sides."""
-    for run, colour in zip(names(table, "of"), cycle(COLOURS), strict=False):
-        logsnr, mean, error = pooled(*(column(table, key, of=run) for key in ("logsnr", name, f"{name}_se")))
-        axes.plot(logsnr, mean, color=colour, linewidth=1.2, label=run)
-        axes.fill_between(logsnr, mean - 2 * error, mean + 2 * error, color=colour, alpha=0.25, linewidth=0)
-    axes.set_title(title, fontsize="medium")
-    axes.grid(alpha=0.3)
-
-
-def pooled(logsnr: list[float], mean: list[float], error: list[float]) -> Iterator[Tensor]:
-    """Means over rows that lie close together, and their standard errors."""
-    place = (torch.tensor(logsnr) / POOLED).floor()
-    _, place, count = torch.unique_consecutive(place, return_inverse=True, return_counts=True)
-    for values in (torch.tensor(logsnr), torch.tensor(mean)):
-        yield torch.zeros(len(count)).index_add(0, place, values) / count
-    yield torch.zeros(len(count)).index_add(0, place, torch.tensor(error).square()).sqrt() / count
+def pooled(table: Table, name: str) -> Table:
+    """Of every run the means over rows that lie close together, and their standard errors."""
+    found = []
+    for of in names(table, "of"):
+        for _, near in groupby((row for row in table if row["of"] == of), lambda row: row["logsnr"] // POOLED):
+            rows = [*near]
+            logsnr, mean = (fmean(column(rows, key)) for key in ("logsnr", name))
+            error = math.hypot(*column(rows, f"{name}_se")) / len(rows)
+            found.append({"of": of, "logsnr": logsnr, name: mean, f"{name}_se": error})
+    return found

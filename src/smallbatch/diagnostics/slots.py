@@ -37,9 +37,11 @@ class Slots(Diagnostic):
 
     def measure(self, case: Case) -> Found:
         for subject in case.subjects:
-            if (subject.denoiser.schedule.steps or curves.INTERVALS) < self.slots:
-                steps = subject.denoiser.schedule.steps
-                raise UserError(f"diagnostics.slots.slots={self.slots}, but {subject.name} has {steps} timesteps")
+            steps = subject.denoiser.schedule.steps or curves.INTERVALS
+            if steps < self.slots:
+                raise UserError(
+                    f"diagnostics.slots.slots={self.slots}, but the curve of {subject.name} has {steps} rows"
+                )
         table, place = [], curves.MEASURED.index(self.error)
         for subject in case.subjects:
             schedule = subject.denoiser.schedule

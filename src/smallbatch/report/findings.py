@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image as PILImage
-
 from smallbatch.errors import printable
 from smallbatch.files import inside, read_json
 from smallbatch.report import samples
@@ -38,18 +36,9 @@ def about(file: Path) -> dict[str, Any] | None:
 
 
 def _shown(file: Path, said: dict[str, Any]) -> Finding:
-    path, line = file.with_suffix(".png"), printable(said["line"])
-    picture = _opened(path) if path.is_file() and inside(file.parent, path) else None
+    path, name, line = file.with_suffix(".png"), printable(file.stem), printable(said["line"])
+    picture = samples.opened(path) if path.is_file() and inside(file.parent, path) else None
     if picture is None:
-        return Finding(file.stem, line, None, 0, 0)
-    return Finding(file.stem, line, samples.address(picture), *picture.size)
-
-
-def _opened(path: Path) -> PILImage.Image | None:
-    try:
-        with PILImage.open(path, formats=["PNG"]) as file:
-            picture = file.convert("RGB")
-    except samples.BROKEN:
-        return None
+        return Finding(name, line, None, 0, 0)
     picture.thumbnail((WIDTH, WIDTH))
-    return picture
+    return Finding(name, line, samples.address(picture), *picture.size)

@@ -1,10 +1,14 @@
 """A report as a Markdown table: every choice against a baseline, paired over seeds."""
 
+import re
+
 from smallbatch.report import text
 from smallbatch.report.choices import Choice, Label
 from smallbatch.report.compared import BySeed, Cell, Report, values_per_logsnr
 from smallbatch.report.findings import found
 from smallbatch.report.paired import percentage
+
+MARKS = re.compile(r"([\\`*\[\]<>&])")  # of markdown, wherever in a line
 
 
 def markdown(report: Report) -> str:
@@ -23,7 +27,7 @@ def markdown(report: Report) -> str:
 def _found(report: Report) -> list[str]:
     """What diagnostics say of the runs, after a blank line."""
     lines = [
-        f"- `{_plain(choice.label)}` seed {seed}, {finding.name}: {finding.line}"
+        f"- `{_plain(choice.label)}` seed {seed}, {_escaped(finding.name)}: {_escaped(finding.line)}"
         for choice in report.choices
         for seed, run in choice.runs.items()
         for finding in found(run)
@@ -41,6 +45,11 @@ def _row(report: Report, choice: Choice, bins: list[float]) -> list[str]:
     change, n = _change(report, choice, cell), str(cell.level.n)
     start += [text.number(cell.level.mean), change, text.probability(cell.p), n, ", ".join(missing)]
     return start + [_at(report, choice.label, logsnr) for logsnr in bins]
+
+
+def _escaped(said: str) -> str:
+    """Shown as it is: anyone may have written it."""
+    return MARKS.sub(r"\\\1", said)
 
 
 def _plain(label: Label) -> str:

@@ -33,6 +33,8 @@ def newest(choice: Choice) -> Grid | None:
         for path in sorted(run.folder.glob("samples/*.png"), reverse=True):
             own = path.stem.isdecimal() and path.is_file() and inside(run.folder, path)
             if own and (picture := opened(path)):
+                picture = shrunk(picture)
+                picture.thumbnail((SIDE, SIDE))
                 return Grid(seed, int(path.stem), address(picture), *picture.size)
     return None
 
@@ -40,12 +42,9 @@ def newest(choice: Choice) -> Grid | None:
 def opened(path: Path) -> PILImage.Image | None:
     try:
         with PILImage.open(path, formats=["PNG"]) as file:
-            picture = file.convert("RGB")
+            return file.convert("RGB")
     except BROKEN:
         return None
-    picture = shrunk(picture)
-    picture.thumbnail((SIDE, SIDE))
-    return picture
 
 
 def shrunk(picture: PILImage.Image) -> PILImage.Image:
