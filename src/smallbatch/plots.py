@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 from PIL import Image as PILImage
 
 LOGSNR = "log-SNR"
@@ -32,7 +33,19 @@ def figure(
     return page, axes
 
 
+class Short(LogFormatterSciNotation):
+    """Labels where a logarithmic axis has them, but 60 for 6 x 10^1."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def drawn(page: Figure) -> PILImage.Image:
+    for axis in (one.yaxis for one in page.axes):
+        low, high = axis.get_view_interval()
+        if isinstance(axis.get_major_formatter(), LogFormatterSciNotation) and high < 1000 * low:
+            axis.set_major_formatter(Short())
+            axis.set_minor_formatter(Short())
     canvas = FigureCanvasAgg(page)
     canvas.draw()
     return PILImage.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.tiny import tiny_denoiser
 
-from smallbatch import pictures
+from smallbatch import run_plots
 from smallbatch.callbacks.pictures import COLUMNS, Pictures, densities, draw
 from smallbatch.densities import Uniform
 from smallbatch.draws import Stratified
@@ -63,13 +63,13 @@ def test_a_density_integrates_to_one_over_the_log_snr_whatever_was_put_together(
     columns, whole = densities(record)
     assert COLUMNS / 2 < len(columns) <= COLUMNS and list(columns)[-1] == 8000
     for curve in (*columns.values(), whole):
-        assert sum(curve.values()) * pictures.BIN == pytest.approx(1)
+        assert sum(curve.values()) * run_plots.BIN == pytest.approx(1)
     drawn = sum(row["n"] for row in record if row["logsnr"] == 3.0) / sum(row["n"] for row in record)
-    assert whole[3.0] * pictures.BIN == pytest.approx(drawn)
+    assert whole[3.0] * run_plots.BIN == pytest.approx(drawn)
 
 
 def test_a_heat_map_has_later_on_the_right_and_data_at_the_top():
-    picture = pictures.heat({100: {-1.0: 1e-3, 1.0: 1e-3}, 200: {-1.0: 1e-3, 1.0: 1.0}}, "", "")
+    picture = run_plots.heat({100: {-1.0: 1e-3, 1.0: 1e-3}, 200: {-1.0: 1e-3, 1.0: 1.0}}, "", "")
     pixels = np.asarray(picture).astype(int)[:, : picture.width * 3 // 4]  # without the scale of colours
     yellow = (pixels[..., 0] > 200) & (pixels[..., 2] < 80)
     violet = (pixels[..., 0] < 100) & (pixels[..., 1] < 30) & (pixels[..., 2] > 60)

@@ -31,6 +31,7 @@ def test_a_stage_may_name_the_runs_before_it(smallbatch, tmp_path, capsys):
     "words, line",
     [
         ([], "name one chain as experiment=NAME; known: "),
+        (["experiment=rethinking_fig1", "batch=32"], "batch=32: stage toward_noise sets batch itself"),
         (["experiment=rethinking_fig2"], "experiment=rethinking_fig2 is no chain; nearest: rethinking_fig1"),
     ],
 )

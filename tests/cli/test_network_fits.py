@@ -37,8 +37,6 @@ def test_a_prediction_whose_outputs_the_network_lacks_is_refused_with_both_numbe
 
 
 def test_the_cost_of_an_upsampler_is_known_without_its_data(smallbatch):
-    plain, upsampler = (
-        smallbatch("train", *TINY, "dry_run=true", f"data.low_size={side}") for side in ("null", 4)
-    )
+    plain, upsampler = (smallbatch("train", *TINY, "dry_run=true", f"data.low_size={side}") for side in ("null", 4))
     parameters, more = (int(out.split("parameters")[1].split()[0].replace(",", "")) for out in (plain, upsampler))
     assert more == parameters + 9 * 8

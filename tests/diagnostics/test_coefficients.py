@@ -5,6 +5,7 @@ import torch
 
 from smallbatch.diagnostics.coefficients import Coefficients
 from smallbatch.diagnostics.diagnostic import column
+from smallbatch.errors import UserError
 from smallbatch.predictions import X0, Eps, V
 from smallbatch.weightings import MinSNR, Plain
 from tests.diagnostics import case_of
@@ -95,3 +96,8 @@ def test_runs_bring_their_own_recipe_and_more_than_there_are_colours_are_drawn()
     assert {len(column(rows, "t", of=name)) for name in "ab"} == {1000, 50}
     assert column(rows, "weight_x0", of="b") == pytest.approx([1] * 50)
     assert len(Coefficients(LINEAR, Eps(), Plain()).figure(rows).getcolors(1 << 24)) > 50
+
+
+def test_a_single_step_has_no_step_before_it():
+    with pytest.raises(UserError, match="steps=1 and a table's must be at least 2"):
+        Coefficients(LINEAR, Eps(), Plain(), steps=1)

@@ -45,9 +45,17 @@ def test_slots_that_want_something_else_get_worse(run):
     assert diagnostic.figure(table).width > 600
 
 
-def test_a_slot_that_is_not_there_is_refused():
-    with pytest.raises(UserError, match=r"trained=\[3, 11\] must name slots from 1 to 10"):
-        Interference(trained=[3, 11])
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"trained": [3, 11]}, r"trained=\[3, 11\] must name slots from 1 to 10"),
+        ({"slots": 1, "trained": [1]}, "slots=1 must be at least 2"),
+        ({"lr": 0.0}, "lr=0.0 must be above 0"),
+    ],
+)
+def test_settings_that_measure_nothing_are_refused(settings, said):
+    with pytest.raises(UserError, match=said):
+        Interference(**settings)
 
 
 def test_a_run_without_a_curve_is_refused_before_anything_is_trained(run, tmp_path):

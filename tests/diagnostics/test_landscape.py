@@ -16,7 +16,7 @@ from smallbatch.ema import trainable
 from smallbatch.errors import UserError
 from smallbatch.networks.unet import UNet
 from smallbatch.notation import ImageSpec
-from smallbatch.predictions import V
+from smallbatch.predictions import X0, V
 from smallbatch.randomness import Step
 from smallbatch.weightings import Plain
 from tests.diagnostics import case_of
@@ -113,6 +113,8 @@ def test_there_is_no_line_between_other_networks():
     runs = [tiny_denoiser(spec=ImageSpec(1, 8, classes)) for classes in (3, 4)]
     with pytest.raises(UserError, match="has another network"):
         Landscape().measure(case_of(*runs))
+    with pytest.raises(UserError, match=r"predicts X0, run=.* V: give one at a time"):
+        Landscape().measure(case_of(tiny_denoiser(), tiny_denoiser(prediction=X0())))
 
 
 @pytest.mark.parametrize("wrong, said", [({"points": 10}, "must be odd"), ({"rows": 1}, "at least 2")])

@@ -6,7 +6,7 @@ import torch
 from smallbatch import curves
 from smallbatch.cli.diagnose import write_csv
 from smallbatch.diagnostics.held_out import over_points, relative
-from smallbatch.diagnostics.loss_curve import LossCurve
+from smallbatch.diagnostics.loss_curve import LossCurve, change
 from smallbatch.errors import UserError
 from smallbatch.predictions import X0, Eps
 from smallbatch.slots import CurveSlots
@@ -86,6 +86,22 @@ def test_the_standard_error_of_a_paired_ratio_is_its_spread_over_repeats():
     ratio, error = relative(1.2 * base + 0.1 * torch.randn(4000, 64), base)
     assert abs(ratio.mean() - 0.2) < 1e-3
     assert 0.95 < ratio.std() / error.mean() < 1.05
+
+
+def test_the_standard_error_of_a_change_over_rows_is_that_of_one_ratio_for_all_of_them():
+    torch.manual_seed(0)
+    base = torch.rand(5, 16).double() + 0.5
+    x = torch.linspace(0.1, 2, 5)[:, None] * base + 0.1 * torch.rand(5, 16)
+    ratio, ratio_se = relative(x, base)
+    ours, first = [], []
+    for k in range(5):
+        of_x, of_base = ({"v_mse": one[k].mean().item(), "v_mse_se": one[k].std().item() / 4} for one in (x, base))
+        ours.append(of_x | {"v_change": ratio[k].item(), "v_change_se": ratio_se[k].item()})
+        first.append(of_base)
+    total, error = change(ours, first)
+    assert total == pytest.approx((x.sum() / base.sum() - 1).item())
+    residual = x - (1 + total) * base
+    assert error == pytest.approx((residual.var(dim=1).sum() / 16).sqrt().item() / base.mean(dim=1).sum().item())
 
 
 def test_more_runs_than_colours_are_drawn():

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from smallbatch.churn import Churn
 from smallbatch.data.images import to_float
 from smallbatch.diagnostics.colour import ColourDrift
 from smallbatch.diagnostics.trajectory import Trajectory, to_final, to_next
@@ -33,6 +34,12 @@ def test_a_walk_has_an_estimate_for_every_step_and_ends_with_the_image(solver):
     x_t = denoiser.schedule(torch.ones(2)).sigma * noise(0)
     first = sampler.denoise(denoiser, told)(x_t, denoiser.schedule(torch.ones(2))).x0
     torch.testing.assert_close(walk.x0[0], first)
+
+
+def test_a_churned_walk_falls_from_where_every_step_starts():
+    sampler = Sampler(Heun(), Trailing(), 5, churn=Churn(2.0))
+    walk = watched(tiny_denoiser(), sampler, SampleNoise(0, [4, 7], (1, 8, 8)), Condition(torch.tensor([0, 1])))
+    assert len(walk.t) == 5 and (walk.t.diff() < 0).all() and (walk.t[1:] > torch.tensor([0.8, 0.6, 0.4, 0.2])).all()
 
 
 def test_distances_and_movements_are_root_mean_squares_in_grey_levels():

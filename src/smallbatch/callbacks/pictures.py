@@ -10,13 +10,13 @@ from typing import Any
 import lightning as L
 from PIL.Image import Image
 
-from smallbatch import pictures
+from smallbatch import pictures, run_plots
 from smallbatch.callbacks.cadence import ImagesCallback
 from smallbatch.callbacks.record import show
 from smallbatch.mixtures import HEADS
 from smallbatch.module import DiffusionModule
-from smallbatch.pictures import BIN, Curve, Heat
 from smallbatch.recorded import read
+from smallbatch.run_plots import BIN, Curve, Heat
 
 SHARE, GUESS = 0.02, 0.5  # of the time, at most, goes into drawing; seconds that the first is thought to take
 COLUMNS = 60  # of a heat map of what was drawn, at most: fewer rows a column are noise
@@ -69,7 +69,7 @@ def draw(rows: list[Row]) -> dict[str, Image]:
         drawn |= held_out(binned)
     if "train/loss" in binned:
         columns, whole = densities(binned["train/loss"])
-        drawn["timesteps_over_images"] = pictures.density(columns, whole, "Where training time goes")
+        drawn["timesteps_over_images"] = run_plots.density(columns, whole, "Where training time goes")
     if "heads/v_weight" in binned:
         drawn |= heads(binned)
     return drawn
@@ -80,8 +80,8 @@ def held_out(binned: Mapping[str, list[Row]]) -> dict[str, Image]:
     over, images = by_images(binned["val/v_mse"]), binned["val/v_mse"][-1]["images"]
     title, unit = "Held-out error in v while training", "mean squared error per value"
     return {
-        "loss_per_logsnr": pictures.curves(errors, f"Held-out error per noise level after {images:,} images"),
-        "loss_over_images": pictures.heat(over, title, unit),
+        "loss_per_logsnr": run_plots.curves(errors, f"Held-out error per noise level after {images:,} images"),
+        "loss_over_images": run_plots.heat(over, title, unit),
     }
 
 
@@ -92,8 +92,8 @@ def heads(binned: Mapping[str, list[Row]]) -> dict[str, Image]:
     images = binned["heads/v_weight"][-1]["images"]
     weights = {head: by_images(binned[f"heads/{head}_weight"]) for head in HEADS}
     return {
-        "heads_per_logsnr": pictures.panels(parts, [IN_V], f"The heads of the prediction around {images:,} images"),
-        "heads_over_images": pictures.heats(weights, "What each head counts in the fused velocity", "weight"),
+        "heads_per_logsnr": run_plots.panels(parts, [IN_V], f"The heads of the prediction around {images:,} images"),
+        "heads_over_images": run_plots.heats(weights, "What each head counts in the fused velocity", "weight"),
     }
 
 

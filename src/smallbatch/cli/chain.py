@@ -19,12 +19,28 @@ def run(words: list[str]) -> None:
     """`experiment=NAME`, and words that go to every stage that trains; the same again go on where they stopped."""
     chosen = [word for word in words if word.startswith("experiment=")]
     known = {file.stem: file for file in sorted((conf_dir() / "chain").glob("*.yaml"))}
+    if {"-h", "--help"} & {*words}:
+        print(f"{__doc__}\nKnown: {', '.join(known)}")
+        return
     if len(chosen) != 1:
         raise UserError(f"name one chain as experiment=NAME; known: {', '.join(known)}")
     name = chosen[0].partition("=")[2]
     if name not in known:
         raise UserError(f"experiment={name} is no chain; {nearest(name, [*known])}")
-    follow(stages(known[name]), [word for word in words if word not in chosen])
+    if {"-m", "--multirun"} & {*words}:
+        raise UserError("a chain trains one run a stage: leave out -m")
+    more, planned = [word for word in words if word not in chosen], stages(known[name])
+    refuse_stages_own(more, known[name])
+    follow(planned, more)
+
+
+def refuse_stages_own(words: list[str], path: Path) -> None:
+    """What tells the stages apart is theirs."""
+    lines = {name: line for name, line in OmegaConf.load(path).items() if name != COMMON}
+    own = {word.partition("=")[0]: name for name, line in lines.items() for word in shlex.split(line)[1:]}
+    for word in words:
+        if (key := word.lstrip("+").partition("=")[0]) in own:
+            raise UserError(f"{word}: stage {own[key]} sets {key} itself; leave it out, or copy {path.name}")
 
 
 def stages(path: Path) -> dict[str, list[str]]:

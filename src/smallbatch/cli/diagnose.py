@@ -32,10 +32,13 @@ def run(config: DictConfig) -> None:
         raise UserError("diagnostic= is missing: name one, or several as diagnostic=[A,B]; --help lists them")
     check(config)
     case = case_of(config, diagnostics)
+    for diagnostic in diagnostics.values():
+        diagnostic.check(case)
     out = Path(config.out) if config.out else runs.within(folders(config)[0], "diagnostics")
+    others = "" if config.out else "".join(f"_{one.folder.name}" for one in case.subjects[1:])
     for name, diagnostic in diagnostics.items():
         found = diagnostic.measure(case)
-        for path in write(out, name, diagnostic, found, [str(folder) for folder in folders(config)]):
+        for path in write(out, name + others, diagnostic, found, [str(folder) for folder in folders(config)]):
             print(path)
         print(printable(f"{name}: {diagnostic.line(found.table)}"))
 
@@ -46,6 +49,9 @@ def check(config: DictConfig) -> None:
             raise UserError(f"{name}={config[name]} must be a whole number, at least {least}")
     if config.run is None and config.out is None:
         raise UserError("out= is missing: without a run, name a folder for what is found")
+    for place in () if config.out is None else (Path(config.out), *Path(config.out).parents):
+        if place.exists() and not place.is_dir():
+            raise UserError(f"out={config.out}: {place} is no folder: choose another out")
 
 
 def folders(config: DictConfig) -> list[Path]:
@@ -137,7 +143,10 @@ def shown(steps: Iterable[Any], what: str, total: int) -> Iterable[Any]:
 
 
 def write(out: Path, name: str, diagnostic: Diagnostic, found: Found, among: list[str]) -> list[Path]:
-    """NAME.csv, NAME.png, further pictures, and NAME.json with the line that a report shows."""
+    """NAME.csv, NAME.png, further pictures, and NAME.json with the line that a report shows.
+
+    In the first run's own folder NAME holds the others' too, so that none takes the place of its own.
+    """
     write_csv(found.table, out / f"{name}.csv")
     drawn = {f"{name}.png": diagnostic.figure(found.table)}
     drawn |= {f"{name}_{what}.png": picture for what, picture in found.images.items()}

@@ -29,7 +29,7 @@ def explain(error: Exception, conf: Path, command: str, words: list[str]) -> str
     overrides = [word.lstrip("+~").split("=", 1) for word in words if "=" in word and not word.startswith("-")]
     groups = {str(folder.relative_to(conf)): sorted(f.stem for f in folder.glob("*.yaml")) for folder in folders(conf)}
     for name, value in overrides:
-        for choice in value.split(",") if name in groups else ():
+        for choice in value.strip("[]").split(",") if name in groups else ():
             if choice not in groups[name] and choice != "null":
                 return f"{name}={choice} is not known; {nearest(choice, groups[name])}"
     keys = known_keys(conf, command, [f"{name}={value}" for name, value in overrides if name in groups])

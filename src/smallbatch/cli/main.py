@@ -74,7 +74,7 @@ def main() -> None:
 
 def joined(argv: list[str]) -> list[str]:
     """`import NAME` is one command of two words."""
-    return [argv[0], " ".join(argv[1:3]), *argv[3:]] if argv[1:2] == ["import"] else argv[:]
+    return [argv[0], " ".join(argv[1:3]), *argv[3:]] if argv[1:2] == ["import"] and argv[2:3] != ["--help"] else argv[:]
 
 
 def dispatch(command: str, argv: list[str]) -> Any:

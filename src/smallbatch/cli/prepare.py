@@ -16,6 +16,8 @@ NOT_BY = (*HOW_READ, "batch", "seed", "flip")  # what the pixels do not depend o
 
 
 def run(config: DictConfig) -> None:
+    if "data" not in config:
+        raise UserError("data must be given: data=imagenet data.path=DIR, data=images data.path=DIR, ...")
     out = Path(config.out).expanduser().absolute()
     data = from_config(config.data, "data")
     try:

@@ -75,6 +75,8 @@ def check(config: DictConfig) -> None:
             raise UserError(f"{group}.batch={config[group].batch} follows batch={config.batch}: set batch alone")
     if config.data.per_image != config.per_image:
         raise UserError(f"data.per_image={config.data.per_image} follows per_image={config.per_image}: set that alone")
+    if config.noise_condition != 0 and config.data.get("low_size") is None:
+        raise UserError(f"noise_condition={config.noise_condition} needs small images: give data.low_size too")
     whole_images(config.batch, config.per_image)
     micro_batch(config.batch, config.devices * config.nodes, config.accumulation)
     if devices.shares_weights(config):

@@ -65,10 +65,13 @@ class Consistency(Diagnostic):
             raise UserError(f"diagnostics.consistency.threshold={threshold} must lie between -1 and 1")
         self.solvers, self.images, self.threshold, self.extractor = solvers, images, threshold, extractor
 
-    def measure(self, case: Case) -> Found:
-        sources = [Source(one, solver) for one in case.subjects for solver in self.solvers or ("",)]
-        if len(sources) < 2:
+    def check(self, case: Case) -> None:
+        if len(case.subjects) * max(len(self.solvers), 1) < 2:
             raise UserError("diagnostic=consistency compares: give run=[A,B], or two diagnostics.consistency.solvers")
+
+    def measure(self, case: Case) -> Found:
+        self.check(case)
+        sources = [Source(one, solver) for one in case.subjects for solver in self.solvers or ("",)]
         if self.extractor is not None:
             self.extractor.prepare(None)
         made = {one.name: self.images_of(case, one) for one in sources}
@@ -161,10 +164,11 @@ def measures_with(extractor: Extractor | None, device: torch.device, lent: ExitS
 def draw(axes: Axes, table: Table) -> None:
     """Filled: from one noise; hollow: from two."""
     places, measure = range(len(table)), table[0]["measure"]
-    for name, label, inside in (("paired", "one noise", COLOURS[0]), ("unpaired", "two noises", "white")):
+    looks = (("paired", "one noise", COLOURS[0], -0.1), ("unpaired", "two noises", "white", 0.1))
+    for name, label, inside, shift in looks:
         mean, error = ([one[key] for one in table] for key in (name, f"{name}_se"))
         style = {"marker": "o", "linestyle": "none", "color": COLOURS[0], "markerfacecolor": inside}
-        axes.errorbar(mean, places, xerr=[2 * one for one in error], label=label, **style)
+        axes.errorbar(mean, [place + shift for place in places], xerr=[2 * one for one in error], label=label, **style)
     if table[0]["threshold"] is not None:
         axes.axvline(table[0]["threshold"], color="black", linestyle="--", linewidth=0.8)
     axes.set_yticks(places, [f"{one['of']}\n{one['and']}" for one in table], fontsize="small")

@@ -78,6 +78,9 @@ class Diagnostic(ABC):
     most_runs: int | None = None
     needs_data: bool = True
 
+    def check(self, case: Case) -> None:  # noqa: B027 - most can answer every case
+        """Refuses, in no time, a case that `measure` could not answer: asked of all diagnostics before the first."""
+
     @abstractmethod
     def measure(self, case: Case) -> Found: ...
 

@@ -31,6 +31,10 @@ class Difficulty(Diagnostic):
             raise UserError(f"diagnostics.difficulty.{within=} must be above 0: a share of the final error")
         self.within = within
 
+    def check(self, case: Case) -> None:
+        for subject in case.subjects:
+            recorded(subject)
+
     def measure(self, case: Case) -> Found:
         known = {subject.name: recorded(subject) for subject in case.subjects}
         return Found(
@@ -70,7 +74,7 @@ def recorded(subject: Subject) -> dict[float, tuple[Recorded, int]]:
     """By log-SNR: the error by images, and how many held-out points it is the mean of."""
     bins, points = defaultdict(list), {}
     for row in shown(subject.folder):
-        if row["name"] == ERROR and "logsnr" in row and row["value"] > 0:
+        if row["name"] == ERROR and "logsnr" in row and min(row["images"], row["value"]) > 0:
             bins[row["logsnr"]].append((row["images"], row["value"]))
             points[row["logsnr"]] = row.get("n", 0)
     if not bins or min(map(len, bins.values())) < 2:

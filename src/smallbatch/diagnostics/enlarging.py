@@ -57,5 +57,6 @@ def panels(measures: Mapping[str, Sequence[Mark]], title: str) -> Picture:
         panel.set_yticks([-row for row in range(len(marks))], [mark.name for mark in marks])
         panel.set_title(name, fontsize="medium")
         panel.margins(x=0.15)
+        panel.set_ylim(0.6 - len(marks), 0.6)
         panel.grid(alpha=0.3)
     return drawn(page)

@@ -60,8 +60,11 @@ class Flicker(Diagnostic):
                 raise UserError(f"diagnostics.flicker.{name}={given} must be at least {least}")
         self.frames, self.films, self.length, self.radius = frames, films, length, radius
 
-    def measure(self, case: Case) -> Found:
+    def check(self, case: Case) -> None:
         refuse_unless_enlarging(case, "flicker")
+
+    def measure(self, case: Case) -> Found:
+        self.check(case)
         films = self.given(case) if self.frames else self.moved(case)
         size = case.subjects[0].denoiser.spec.size
         smooth, noises = enlarged(films.small, size, "bicubic"), {"one noise": films.first, "fresh noise": own}

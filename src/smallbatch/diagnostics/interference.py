@@ -69,6 +69,10 @@ class Interference(Diagnostic):
         self.slots, self.trained, self.curve = slots, trained, curve
         self.images, self.batch, self.lr, self.points, self.rows = images, batch, lr, points, rows
 
+    def check(self, case: Case) -> None:
+        for subject in case.subjects:
+            self.ends(subject)
+
     def measure(self, case: Case) -> Found:
         slots = {subject.name: self.ends(subject) for subject in case.subjects}
         return Found([row for subject in case.subjects for row in self.table(case, subject, slots[subject.name])])

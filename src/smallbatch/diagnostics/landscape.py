@@ -51,10 +51,15 @@ class Landscape(Diagnostic):
         self.bins, self.rows, self.points, self.directions, self.eigenvalues, self.hessian_rows = given
         self.reach = reach
 
-    def measure(self, case: Case) -> Found:
+    def check(self, case: Case) -> None:
         refuse_other_weights(case.subjects)
         if len(case.subjects) == 1 and self.directions == self.eigenvalues == 0:
             raise UserError("diagnostics.landscape: one run has no line: give directions, eigenvalues or run=[A,B]")
+        for subject in case.subjects:
+            stretches(case, subject, self.bins)
+
+    def measure(self, case: Case) -> Found:
+        self.check(case)
         places = [stretches(case, subject, self.bins) for subject in case.subjects]
         table = self.between(*places) if len(places) == 2 else []
         for place in places:
@@ -123,3 +128,6 @@ def refuse_other_weights(subjects: list[Subject]) -> None:
         if other != shapes[0]:
             first = subjects[0].folder
             raise UserError(f"run={one.folder} has another network than run={first}: give runs of one, or one run")
+        here, there = (type(run.denoiser.prediction).__name__ for run in (one, subjects[0]))
+        if here != there:  # a line would read the one's outputs as the other's
+            raise UserError(f"run={one.folder} predicts {here}, run={subjects[0].folder} {there}: give one at a time")

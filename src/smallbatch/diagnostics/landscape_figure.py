@@ -13,7 +13,7 @@ def landscape_figure(table: Table) -> Picture:
     walks = list(dict.fromkeys((row["what"], row["of"]) for row in table if row["what"] in TITLES))
     curved = any(row["what"] == "eigenvalue" for row in table)
     page, axes = figure(1.5 + 4.6 * (len(walks) + curved), 4.8, 1, len(walks) + curved)
-    page.subplots_adjust(wspace=0.2)
+    page.subplots_adjust(left=1.0 / page.get_figwidth(), wspace=0.2)
     for panel, (what, run) in zip(axes, walks, strict=False):
         draw_walks(panel, [row for row in table if (row["what"], row["of"]) == (what, run)])
         panel.set_title(TITLES[what] if what == "line" else f"{TITLES[what]} {run}")

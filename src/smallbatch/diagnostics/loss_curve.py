@@ -11,7 +11,7 @@ from torch import Tensor
 from smallbatch import curves
 from smallbatch.diagnostics.bands import band
 from smallbatch.diagnostics.diagnostic import Case, Diagnostic, Found, Picture, Subject, Table, column, names
-from smallbatch.diagnostics.held_out import Points, over_points, relative, several, standard_error
+from smallbatch.diagnostics.held_out import PerRow, Points, over_points, relative, several, standard_error
 from smallbatch.notation import Batch, PerImage
 from smallbatch.plots import DIRECTION, drawn, figure
 from smallbatch.schedules import NoiseSchedule
@@ -69,13 +69,16 @@ class LossCurve(Diagnostic):
             f"{first}: mean loss {loss.mean():.4g} over all times, half of it in the first {half + 1} of {len(loss)} "
             f"steps, where log-SNR is above {logsnr[half]:.2g}"
         ]
+        base = {row["logsnr"]: row for row in table if row["of"] == first}
         for other in others:
-            sides = {"above": [], "below": []}
-            for row in table:
-                if row["of"] == other:
-                    sides["above" if row["logsnr"] > 0 else "below"].append(row)
-            changes = ", ".join(f"{change(side)} where SNR is {where} 1" for where, side in sides.items() if side)
-            said.append(f"{other} against it: error of v {changes}")
+            mine = [row for row in table if row["of"] == other]
+            above, below = ([row for row in mine if (row["logsnr"] > 0) == side] for side in (True, False))
+            changes = []
+            for where, rows in (("above", above), ("below", below)):
+                if rows:
+                    total, error = change(rows, [base[row["logsnr"]] for row in rows])
+                    changes.append(f"{total:+.1%} (standard error {error:.1%}) where SNR is {where} 1")
+            said.append(f"{other} against it: error of v {', '.join(changes)}")
         return "; ".join(said)
 
 
@@ -110,12 +113,22 @@ def within_ends(schedule: NoiseSchedule, logsnr: PerImage) -> Bool[Tensor, " row
     return (logsnr >= low - 1e-3) & (logsnr <= high + 1e-3)
 
 
-def change(table: Table) -> str:
-    """Of the sum of the errors over these rows."""
-    v, ratio, error = (torch.tensor(column(table, name)) for name in ("v_mse", "v_change", "v_change_se"))
-    first = v / (1 + ratio)
-    total, spread = (ratio * first).sum() / first.sum(), (error * first).square().sum().sqrt() / first.sum()
-    return f"{total:+.1%} (standard error {spread:.1%})"
+def change(rows: Table, first: Table) -> tuple[float, float]:
+    """sum(v's errors) / sum(the first run's) - 1, and its standard error by the delta method: the points are pairs.
+
+    A row's variance of (error - ratio * first's) gives the covariance of the two, and that the variance for one ratio
+    of all rows.
+    """
+    v, v_se, ratio, ratio_se = (doubles(rows, name) for name in ("v_mse", "v_mse_se", "v_change", "v_change_se"))
+    base, base_se = (doubles(first, name) for name in ("v_mse", "v_mse_se"))
+    ratio, total = 1 + ratio, v.sum() / base.sum()
+    together = (v_se.square() + (ratio * base_se).square() - (ratio_se * base).square()) / (2 * ratio)
+    variance = v_se.square() + (total * base_se).square() - 2 * total * together
+    return (total - 1).item(), (variance.sum().clamp(min=0).sqrt() / base.sum()).item()
+
+
+def doubles(table: Table, name: str) -> PerRow:
+    return torch.tensor(column(table, name), dtype=torch.float64)
 
 
 def pooled(table: Table, name: str) -> Table:

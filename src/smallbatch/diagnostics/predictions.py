@@ -35,11 +35,15 @@ class Predictions(Diagnostic):
         refuse_unless_positive("diagnostics.predictions", width=width)
         self.images, self.width = several("predictions", images), width
 
-    def measure(self, case: Case) -> Found:
+    def check(self, case: Case) -> None:
+        bins(case.subjects, self.width)
         if sum(len(subject.denoiser.prediction.heads) for subject in case.subjects) < 2:
             raise UserError(
                 "diagnostic=predictions compares predictions: give several runs, or one of a mixed prediction"
             )
+
+    def measure(self, case: Case) -> Found:
+        self.check(case)
         edges = bins(case.subjects, self.width)
         low, high = edges[:-1, None], edges[1:, None]
         logsnr = low + (high - low) * (torch.arange(self.images) + 0.5) / self.images

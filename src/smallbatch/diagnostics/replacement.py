@@ -47,8 +47,12 @@ class Replacement(Diagnostic):
                 raise UserError(f"diagnostics.replacement.{name}={value} must be at least {least}")
         for window in windows or ():
             if len(window) != 2 or not 0 <= window[0] <= window[1] <= 1000:
-                raise UserError(f"diagnostics.replacement.windows: {list(window)} needs two ends within 0..1000")
+                raise UserError(f"diagnostics.replacement.windows: {list(window)} needs 0 <= low <= high <= 1000")
         self.images, self.windows, self.width, self.excluded = images, windows, width, excluded
+
+    def check(self, case: Case) -> None:
+        for one in case.subjects:
+            self.plan(case.sampler.times(one.denoiser.schedule, case.device))
 
     def measure(self, case: Case) -> Found:
         times = {one.name: case.sampler.times(one.denoiser.schedule, case.device) for one in case.subjects}

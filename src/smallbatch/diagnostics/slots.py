@@ -35,13 +35,16 @@ class Slots(Diagnostic):
             raise UserError(f"diagnostics.slots.{error=} is not known: use one of {', '.join(curves.MEASURED)}")
         self.slots, self.images, self.error = slots, several("slots", images), error
 
-    def measure(self, case: Case) -> Found:
+    def check(self, case: Case) -> None:
         for subject in case.subjects:
             steps = subject.denoiser.schedule.steps or curves.INTERVALS
             if steps < self.slots:
                 raise UserError(
                     f"diagnostics.slots.slots={self.slots}, but the curve of {subject.name} has {steps} rows"
                 )
+
+    def measure(self, case: Case) -> Found:
+        self.check(case)
         table, place = [], curves.MEASURED.index(self.error)
         for subject in case.subjects:
             schedule = subject.denoiser.schedule

@@ -43,8 +43,11 @@ class SuperResolution(Diagnostic):
             raise UserError(f"diagnostics.super_resolution.{images=} must be at least 2")
         self.images = images
 
-    def measure(self, case: Case) -> Found:
+    def check(self, case: Case) -> None:
         refuse_unless_enlarging(case, "super_resolution")
+
+    def measure(self, case: Case) -> Found:
+        self.check(case)
         numbers = spread(min(self.images, case.held_out.count), case.held_out.count)
         batch = case.held_out.take(numbers)
         size, small = batch.x0.shape[-1], batch.condition.image

@@ -23,7 +23,7 @@ Steps = Float[Tensor, "steps b c h w"]
 class Trajectory(Diagnostic):
     """Per step: how far x0 lies from the image that comes out, and how far it moves to the next step, root mean squares
     in grey levels; and that per unit of log-SNR. The picture has x0 of the first `rows` samples at `shown` steps,
-    spread evenly from the first to the last. A solver that asks twice at a level is heard there the second time.
+    spread evenly from the first to the last. A step that asks twice is heard where it starts.
     """
 
     needs_data = False

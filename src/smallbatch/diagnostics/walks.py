@@ -17,7 +17,7 @@ from smallbatch.wrappers import heard
 
 
 class Walk(NamedTuple):
-    """From noise to data; of two answers at one level the later. The last x0 is the image."""
+    """From noise to data, the first answer of every step, at the level where it starts. The last x0 is the image."""
 
     t: Float[Tensor, " steps"]
     logsnr: Float[Tensor, " steps"]
@@ -26,15 +26,16 @@ class Walk(NamedTuple):
 
 @torch.no_grad()
 def watched(denoiser: Denoiser, sampler: Sampler, noise: SampleNoise, condition: Condition) -> Walk:
-    found = {}
+    answers, first = [], []
 
     def note(level: NoiseLevel, answer: Denoised) -> None:
-        found[level.t[0].item()] = answer.x0
+        answers.append((level.t[0], answer.x0))
 
     for _ in sampler.walk(heard(sampler.denoise(denoiser, condition), note), denoiser.schedule, noise):
-        pass
-    t = torch.tensor(list(found), device=noise.device)
-    return Walk(t, denoiser.schedule.logsnr(t), torch.stack(list(found.values())))
+        first.append(answers[0])
+        answers.clear()
+    t, x0 = (torch.stack(part) for part in zip(*first, strict=True))
+    return Walk(t, denoiser.schedule.logsnr(t), x0)
 
 
 def walks(case: Case, denoiser: Denoiser, told: Told, numbers: Numbers, what: str) -> Iterator[tuple[Numbers, Walk]]:
