@@ -115,7 +115,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 def config(curve):
     timesteps = {"proposal": {"slots": 10, "curve": None if curve is None else str(curve)}}
-    return OmegaConf.create({"budget": {"money": None}, "data": {"name": "digits"}, "timesteps": timesteps})
+    known = {"budget": {"money": None}, "data": {"name": "digits"}, "timesteps": timesteps, "init_from": None}
+    return OmegaConf.create(known)
 
 
 def test_a_run_is_named_by_what_a_curve_says_and_not_by_where_it_lies(tmp_path):
@@ -130,7 +131,5 @@ def test_a_run_is_named_by_what_a_curve_says_and_not_by_where_it_lies(tmp_path):
 
 
 def test_other_timesteps_keep_their_name():
-    plain = OmegaConf.create(
-        {"budget": {"money": None}, "data": {"name": "digits"}, "timesteps": {"density": "uniform"}}
-    )
+    plain = OmegaConf.create({**config(None), "timesteps": {"density": "uniform"}})
     assert run_id(plain, "") == run_id(plain, "") != run_id(config(None), "")

@@ -440,8 +440,8 @@ BOMB = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
         ("data: {_target_: smallbatch.data.digits.Digits, 7: 1}", "has the key 7"),
         ("data: !!python/object/apply:os.mkdir [trace]", "could not determine a constructor"),
         ("data: !!python/name:os.system", "could not determine a constructor"),
-        ("data: [1]", "data names no class"),
-        ("- 1", "data names no class"),
+        ("data: [1]", "names no data set"),
+        ("- 1", "names no data set"),
         (BOMB + "data: *k", "it holds an alias"),
         ("[" * 2000, "cannot be read"),
     ],
@@ -717,6 +717,8 @@ def test_a_link_out_of_a_run_is_not_written_through_unasked(tmp_path):
         "n": 1,
         "batch": 1,
         "seed": 0,
+        "noise": "by_image",
+        "images": None,
     }
     solver = {"solver": {"_target_": "a.B"}, "grid": {"_target_": "a.B"}}
     config |= {"sampler": solver, "steps": 1, "guidance": 1.0, "ema_width": None, "labels": "none"}

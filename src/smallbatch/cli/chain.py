@@ -6,8 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
+from smallbatch.cli import trust
 from smallbatch.cli.hints import nearest
 from smallbatch.cli.main import conf_dir, dispatch
 from smallbatch.errors import UserError
@@ -36,7 +35,7 @@ def run(words: list[str]) -> None:
 
 def refuse_stages_own(words: list[str], path: Path) -> None:
     """What tells the stages apart is theirs."""
-    lines = {name: line for name, line in OmegaConf.load(path).items() if name != COMMON}
+    lines = {name: line for name, line in trust.read_yaml(path).items() if name != COMMON}
     own = {word.partition("=")[0]: name for name, line in lines.items() for word in shlex.split(line)[1:]}
     for word in words:
         if (key := word.lstrip("+").partition("=")[0]) in own:
@@ -45,7 +44,7 @@ def refuse_stages_own(words: list[str], path: Path) -> None:
 
 def stages(path: Path) -> dict[str, list[str]]:
     """The words of every stage; {NAME} stands for the folder of the run that stage NAME trained."""
-    said = OmegaConf.to_container(OmegaConf.load(path))
+    said = trust.read_yaml(path)
     common = said.pop(COMMON, "")
     split = {name: shlex.split(line) for name, line in said.items()}
     return {

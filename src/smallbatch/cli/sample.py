@@ -41,8 +41,9 @@ def run(config: DictConfig) -> None:
         raise UserError(f"noise={config.noise}: give by_image, or one for frames of a film, which then share theirs")
     if config.out is not None and Path(config.out).suffix != ".npz":
         raise UserError(f"out={config.out} must end in .npz")
+    own = runs.within(Path(config.run), "samples") if config.out is None else None
     denoiser, sampler, asked = drawing = drawing_of(config, "cuda" if torch.cuda.is_available() else "cpu")
-    out = Path(config.out or runs.within(Path(config.run), "samples") / f"{describe(config, asked.n)}.npz")
+    out = Path(config.out) if own is None else own / f"{describe(config, asked.n)}.npz"
     numbers, whose = torch.arange(asked.n), NOISES[config.noise]
     images = generate(denoiser, sampler, asked.told, numbers, config.seed, config.batch, whose)
     steps = math.ceil(asked.n / config.batch)

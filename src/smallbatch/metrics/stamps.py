@@ -50,7 +50,7 @@ def stamp_of(
     made = data.stamp["made_with"] if isinstance(data, Packed) else settings
     name = str(made.get("_target_", "")).rpartition(".")[2]
     name = name if name.isidentifier() else type(data).__name__  # it will be part of a file's name
-    own = {key: value for key, value in made.items() if key not in ("_target_", "per_image")}
+    own = {key: value for key, value in made.items() if key not in ("_target_", "per_image", "low_size")}
     stamp = of_images(name, data.spec, extractor, n, keep)
     how = resizing(name, own)
     return replace(stamp, split=split, filter=how.filter, crop=how.crop, settings=own, images=fingerprints(data))
