@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from smallbatch.cli import diagnose
+from smallbatch.cli import cases
 from smallbatch.data.digits import Digits
 from smallbatch.diagnostics.diagnostic import Subject
 from smallbatch.errors import UserError
@@ -43,32 +43,32 @@ def test_held_out_images_that_a_run_may_have_seen_are_said_to_be_others(tmp_path
     known = {"denoiser": {}, "spec": {"channels": 1, "size": 8, "classes": 10}, "class_names": [], "images": 1}
     for fingerprint, said in (("another", True), (DIGITS.fingerprint, False)):
         (tmp_path / "model.json").write_text(json.dumps(known | {"data_fingerprint": fingerprint}))
-        diagnose.data_of(OmegaConf.create({"run": str(tmp_path)}), [knows(10, str(tmp_path))])
+        cases.data_of(OmegaConf.create({"run": str(tmp_path)}), [knows(10, str(tmp_path))])
         assert ("held against other images than the run was trained on" in capsys.readouterr().out) == said
 
 
 def test_runs_are_named_by_what_tells_them_apart(tmp_path):
     paths = [tmp_path / "a" / "eps" / "1", tmp_path / "b" / "eps" / "1"]
-    assert diagnose.names_of(paths) == ["a/eps/1", "b/eps/1"]
-    assert diagnose.names_of(paths[:1]) == ["eps/1"] and diagnose.names_of([]) == []
+    assert cases.names_of(paths) == ["a/eps/1", "b/eps/1"]
+    assert cases.names_of(paths[:1]) == ["eps/1"] and cases.names_of([]) == []
     with pytest.raises(UserError, match="names a run twice"):
-        diagnose.names_of([paths[0], paths[0] / ".." / "1"])
+        cases.names_of([paths[0], paths[0] / ".." / "1"])
 
 
 def test_labels_mean_the_same_to_all_who_are_told_them():
-    diagnose.refuse_unlike([knows(3), knows(0), knows(3)])
+    cases.refuse_unlike([knows(3), knows(0), knows(3)])
     with pytest.raises(UserError, match="run= names runs of 3 and 10 classes"):
-        diagnose.refuse_unlike([knows(3), knows(10)])
-    diagnose.refuse_other_classes(knows(0), DIGITS)
-    diagnose.refuse_other_classes(knows(10), DIGITS)
+        cases.refuse_unlike([knows(3), knows(10)])
+    cases.refuse_other_classes(knows(0), DIGITS)
+    cases.refuse_other_classes(knows(10), DIGITS)
     with pytest.raises(UserError, match="run=a knows 3 classes, the data 10"):
-        diagnose.refuse_other_classes(knows(3), DIGITS)
+        cases.refuse_other_classes(knows(3), DIGITS)
 
 
 @pytest.mark.parametrize("target, learns", [("uncertainty.Uncertainty", True), ("weightings.Plain", False)])
 def test_a_weighting_that_had_learned_is_said_to_be_as_at_the_start(tmp_path, monkeypatch, capsys, target, learns):
     base = "\n  base: {_target_: smallbatch.weightings.Plain}" if learns else ""
     (tmp_path / "config.yaml").write_text(f"weighting:\n  _target_: smallbatch.{target}{base}\n")
-    monkeypatch.setattr(diagnose.runs, "load", lambda folder, device: tiny_denoiser())
-    diagnose.subject(tmp_path, "a", torch.device("cpu"))
+    monkeypatch.setattr(cases.runs, "load", lambda folder, device: tiny_denoiser())
+    cases.subject(tmp_path, "a", torch.device("cpu"))
     assert ("what its weighting had learned" in capsys.readouterr().out) == learns
