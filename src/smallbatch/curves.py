@@ -103,16 +103,17 @@ def write(curve: Curve, path: Path) -> None:
             table.writerow((curve.schedule, steps, f"{time:.7g}", f"{logsnr:.7g}", f"{loss:.7g}", n))
 
 
-def read(path: str | Path) -> Curve:
+def read(path: str | Path, setting: str = "timesteps.proposal.curve") -> Curve:
+    """`setting` is how the user named the path."""
     try:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))
         made = _parsed(rows)
     except OSError as error:
-        raise UserError(f"timesteps.proposal.curve={path} cannot be read ({error.strerror}): give {HINT}") from None
+        raise UserError(f"{setting}={path} cannot be read ({error.strerror}): give {HINT}") from None
     except (KeyError, IndexError, TypeError, ValueError, csv.Error) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"timesteps.proposal.curve={path} is no loss curve ({reason}): give {HINT}") from None
+        raise UserError(f"{setting}={path} is no loss curve ({reason}): give {HINT}") from None
     return made
 
 

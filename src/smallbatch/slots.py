@@ -116,7 +116,7 @@ class CurveSlots(FixedSlots):
             return
         now, most = named(type(schedule).__name__, schedule.steps), (here - self.curve.logsnr).abs().max()
         raise UserError(
-            f"timesteps.proposal.curve was measured on {self.curve.origin}, and this schedule is {now}: their log-SNR "
+            f"the loss curve was measured on {self.curve.origin}, and this schedule is {now}: their log-SNR "
             f"differ by up to {most:.3g}; give the loss_curve.csv of a run with this schedule"
         )
 

@@ -28,8 +28,8 @@ def test_enlarging_keeps_what_is_even_and_stays_in_range():
 def test_images_of_the_size_are_taken_as_they_are_and_of_larger_ones_the_middle_is_shrunk(tmp_path):
     grey(tmp_path / "a.png", [[0, 50], [100, 200]])
     grey(tmp_path / "b.png", [[9, 10, 30, 2, 4, 9], [9, 20, 40, 6, 8, 9], [9, 0, 0, 8, 8, 9], [9, 4, 4, 8, 8, 9]])
-    pixels, larger = small_images(str(tmp_path), 2, 1, "images")
-    assert pixels.tolist() == [[[[0, 50], [100, 200]]], [[[25, 5], [2, 8]]]] and larger == 1
+    found = small_images(str(tmp_path), 2, 1, "images")
+    assert found.pixels.tolist() == [[[[0, 50], [100, 200]]], [[[25, 5], [2, 8]]]] and found.larger == 1
 
 
 def test_a_folder_its_zip_and_its_files_one_by_one_are_the_same_images(tmp_path):

@@ -48,8 +48,12 @@ def test_frames_of_a_folder_are_one_film_without_a_floor(tmp_path):
     diagnostic = Flicker(frames=str(tmp_path))
     table, images = diagnostic.measure(case_of(interpolating(0.5)))
     assert {row["of"] for row in table} == {"a"} and all(row["error"] is None for row in table)
-    assert "X0 (a), one noise" in diagnostic.line(table) and diagnostic.figure(table).width > 500
+    assert "x0 (a), one noise" in diagnostic.line(table) and diagnostic.figure(table).width > 500
     assert images["frames"].height > 300
+    Image.fromarray(rng.integers(0, 255, (2 * LOW, 2 * LOW, 3), dtype=np.uint8)).save(tmp_path / "3.png")
+    with pytest.raises(UserError, match=f"frames of {LOW}x{LOW} and of {2 * LOW}x{2 * LOW}: give those of one film"):
+        diagnostic.measure(case_of(interpolating()))
+    (tmp_path / "3.png").unlink()
     (tmp_path / "0.png").unlink()
     (tmp_path / "1.png").unlink()
     with pytest.raises(UserError, match="holds one image: a film has at least 2 frames"):

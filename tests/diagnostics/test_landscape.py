@@ -62,6 +62,11 @@ def test_attention_can_be_differentiated_twice():
     torch.testing.assert_close(u @ product(v), v @ product(u), rtol=1e-3, atol=1e-3)
 
 
+def test_where_nothing_curves_there_is_no_leading_curvature():
+    with pytest.raises(UserError, match=r"finds no curvature .* not trained.*landscape\.eigenvalues=0"):
+        leading(torch.zeros_like, torch.zeros(10), 1, seed=0)
+
+
 def test_a_direction_is_as_long_as_the_network_in_every_filter():
     network = tiny_denoiser().network
     one, other = (filter_normalised(network, 0, number) for number in (1, 2))

@@ -51,7 +51,7 @@ def test_no_figure_depends_on_the_batch():
 def test_the_line_and_the_figure_name_every_run():
     diagnostic = SuperResolution(images=4)
     table = diagnostic.measure(case_of(interpolating(), interpolating(0.3))).table
-    assert diagnostic.line(table).count("X0 (") == 2 and "bicubic" in diagnostic.line(table)
+    assert diagnostic.line(table).count("x0 (") == 2 and "bicubic" in diagnostic.line(table)
     assert diagnostic.figure(table).width > 900
 
 

@@ -36,9 +36,11 @@ def from_noise(config: DictConfig, spec: ImageSpec) -> Asked:
 
 def from_files(config: DictConfig, path: str, spec: ImageSpec) -> Asked:
     """Image after image; after the last one the first comes again. They are of no class, unless one is named."""
-    small, larger = small_images(path, spec.low_size, spec.channels, "images")
-    if larger:
-        print(f"{larger} of {len(small)} images had their middle shrunk by area to {spec.low_size}x{spec.low_size}")
+    found = small_images(path, spec.low_size, spec.channels, "images")
+    small = found.pixels
+    if found.larger:
+        size = f"{spec.low_size}x{spec.low_size}"
+        print(f"{found.larger} of {len(small)} images had their middle shrunk by area to {size}")
     n = config.n or len(small)
     labels = None if config.labels == "auto" else choose(config.labels, n, spec.classes, config.seed)
 

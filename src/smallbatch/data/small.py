@@ -17,10 +17,15 @@ from smallbatch.notation import Pixels
 
 
 class Small(NamedTuple):
-    """Sorted by name. So many had been `larger`: of those the middle square, every pixel the mean of its area."""
+    """Sorted by name; of larger ones the middle square, every pixel the mean of its area."""
 
     pixels: Pixels
-    larger: int
+    extents: list[tuple[int, int]]  # width and height of each, as it was
+
+    @property
+    def larger(self) -> int:
+        """How many were."""
+        return sum(extent != (self.pixels.shape[3], self.pixels.shape[2]) for extent in self.extents)
 
 
 def small_images(path: str, size: int, channels: int, setting: str) -> Small:
@@ -32,7 +37,7 @@ def small_images(path: str, size: int, channels: int, setting: str) -> Small:
         found += chunk.result or []
         problems += chunk.problems
     refuse(problems, len(names))
-    return Small(torch.cat([one.pixels for one in found]), sum(one.larger for one in found))
+    return Small(torch.cat([one.pixels for one in found]), [extent for one in found for extent in one.extents])
 
 
 def listed(path: str, setting: str) -> tuple[Files, list[str]]:
@@ -50,7 +55,7 @@ def reader(files: Files, size: int, channels: int) -> Callable[[str], Small]:
         if min(image.size) < size:
             where = f"{files.setting}={files.path}: {name} is {said(image.size)}"
             raise UserError(f"{where}, smaller than the {size}x{size} that this run enlarges: remove it")
-        return Small(to_pixels(shrunk(middle(image, channels), size)), image.size != (size, size))
+        return Small(to_pixels(shrunk(middle(image, channels), size)), [image.size])
 
     return read
 

@@ -117,10 +117,11 @@ class Consistency(Diagnostic):
     def figure(self, table: Table) -> Picture:
         measures = names(table, "measure")
         pairs = len(table) // len(measures)
+        height = 1.8 + 0.45 * pairs
         title = "images of two from one noise, and from two noises, with 2 standard errors"
-        page, axes = figure(3.4 * len(measures) + 3.0, 1.8 + 0.45 * pairs, 1, len(measures), title, sharey=True)
+        page, axes = figure(3.4 * len(measures) + 3.0, height, 1, len(measures), title, sharey=True)
         longest = max(len(one[end]) for one in table for end in ("of", "and"))
-        page.subplots_adjust(left=(0.3 + 0.075 * longest) / page.get_figwidth(), wspace=0.1)
+        page.subplots_adjust(left=(0.3 + 0.075 * longest) / page.get_figwidth(), top=1 - 0.45 / height, wspace=0.1)
         for panel, measure in zip(axes, measures, strict=True):
             draw(panel, [one for one in table if one["measure"] == measure])
         axes[0].legend(fontsize="small")

@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from smallbatch.denoiser import Denoiser
 from smallbatch.diagnostics.training_loss import Rows, Vector, running_mean, slope
 from smallbatch.ema import trainable
+from smallbatch.errors import UserError
 from smallbatch.randomness import generator
 
 Product = Callable[[Vector], Vector]
@@ -41,7 +42,13 @@ def leading(product: Product, like: Vector, count: int, seed: int) -> tuple[list
     size = len(like)
     operator = LinearOperator((size, size), matvec, dtype=np.float32)
     start = torch.randn(size, generator=generator(seed, "lanczos")).numpy()
-    values, vectors = eigsh(operator, count, which="LA", v0=start, tol=TOLERANCE)
+    try:
+        values, vectors = eigsh(operator, count, which="LA", v0=start, tol=TOLERANCE)
+    except ArpackError as error:
+        raise UserError(
+            f"Lanczos finds no curvature ({error}), as of a network that is not trained: give a trained run, or "
+            "diagnostics.landscape.eigenvalues=0"
+        ) from None
     found = torch.from_numpy(vectors.T.copy()).to(like).flip(0)
     return values[::-1].tolist(), list(found)
 

@@ -29,7 +29,8 @@ def refuse_unless_enlarging(case: Case, name: str) -> None:
 
 
 def kind(subject: Subject) -> str:
-    return type(subject.denoiser.prediction).__name__
+    """What its network predicts."""
+    return "+".join(subject.denoiser.prediction.heads)
 
 
 def summed_up(values: Float[Tensor, " n"]) -> dict[str, float | int | None]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from smallbatch.data.decode import said as said_size
 from smallbatch.data.images import enlarged, shrunk, to_float, to_pixels
 from smallbatch.data.small import small_images
 from smallbatch.diagnostics.diagnostic import Case, Diagnostic, Found, Picture, Row, Subject, Table, column
@@ -82,9 +83,14 @@ class Flicker(Diagnostic):
 
     def given(self, case: Case) -> Films:
         spec = case.subjects[0].denoiser.spec
-        small = small_images(self.frames, spec.low_size, spec.channels, "diagnostics.flicker.frames").pixels
+        small, extents = small_images(self.frames, spec.low_size, spec.channels, "diagnostics.flicker.frames")
         if len(small) < 2:
             raise UserError(f"diagnostics.flicker.frames={self.frames} holds one image: a film has at least 2 frames")
+        if odd := [extent for extent in extents if extent != extents[0]]:
+            raise UserError(
+                f"diagnostics.flicker.frames={self.frames} holds frames of {said_size(extents[0])} and of "
+                f"{said_size(odd[0])}: give those of one film"
+            )
         return Films(len(small), to_float(small).to(case.device), None, None)
 
     def moved(self, case: Case) -> Films:
@@ -98,7 +104,7 @@ class Flicker(Diagnostic):
         return Films(self.length, shrunk(truth, condition.image.shape[-1]), truth, labels)
 
     def figure(self, table: Table) -> Picture:
-        title = f"change from frame to frame, {table[0]['n']} films: mean and standard error"
+        title = f"change from frame to frame, {table[0]['n']} film{'s' * (table[0]['n'] > 1)}: mean and standard error"
         return panels({title: marks(table, name) for name, title in TITLES.items()}, title)
 
     def line(self, table: Table) -> str:

@@ -84,8 +84,8 @@ class Interference(Diagnostic):
             raise UserError(
                 f"{file} is missing: give diagnostics.interference.curve=FILE, a loss_curve.csv of this run"
             )
-        schedule = subject.denoiser.schedule
-        slots = CurveSlots(curves.read(file), self.slots).to(next(subject.denoiser.parameters()).device)
+        schedule, device = subject.denoiser.schedule, next(subject.denoiser.parameters()).device
+        slots = CurveSlots(curves.read(file, "diagnostics.interference.curve"), self.slots).to(device)
         slots.check(schedule, Uniform())
         return list(pairwise(slots.knots(schedule)[1].tolist()))
 

@@ -53,8 +53,8 @@ class Predictions(Diagnostic):
         return Found(judged(entrants, edges.tolist()))
 
     def figure(self, table: Table) -> Picture:
-        page, (error, common, raw) = figure(14.0, 4.4, 1, 3)
-        page.subplots_adjust(wspace=0.18)
+        page, (error, common, raw) = figure(14.0, 4.8, 1, 3)
+        page.subplots_adjust(wspace=0.18, top=1 - 0.8 / 4.8)
         lines(error, table, "v_mse")
         lines(common, table, "wins")
         lines(raw, table, "raw_wins")
@@ -62,7 +62,7 @@ class Predictions(Diagnostic):
         error.set_title("squared error of v, with two standard errors", fontsize="medium")
         common.set_title("share of points with the least error of x0, eps or v", fontsize="medium")
         raw.set_title("share of points with the least error in its own space", fontsize="medium")
-        error.legend()
+        page.legend(*error.get_legend_handles_labels(), loc="upper center", ncols=len(COLOURS))
         return drawn(page)
 
     def line(self, table: Table) -> str:
@@ -141,7 +141,7 @@ def stretches(winners: Sequence[Row]) -> str:
 
 
 def label(row: Row) -> str:
-    return f"{row['head']} of {row['of']}"
+    return row["of"] if row["head"] == row["of"] else f"{row['head']} of {row['of']}"
 
 
 def lines(axes: Axes, table: Table, name: str) -> None:

@@ -8,6 +8,7 @@ from smallbatch.diagnostics.diagnostic import Table, names
 from smallbatch.likeness import CAP
 from smallbatch.plots import COLOURS, DIRECTION
 
+NOTHING = "nothing replaced"
 TITLES = {
     "psnr": f"PSNR, dB ({CAP:g}: the truth itself)",
     "gain_per_step": "gain per replaced step, dB",
@@ -30,7 +31,7 @@ def draw(axes: Axes, table: Table, kind: str, value: str) -> None:
         label = f"{of}, {f'last {excluded} left alone' if excluded else 'all may be replaced'}"
         axes.errorbar(x, y, error, marker="o", markersize=5, linewidth=0.8, color=colour, label=label, **style)
         (plain,) = (one[value] for one in table if one["kind"] == "none" and one["of"] == of)
-        axes.axhline(plain or 0.0, color=colour, linestyle="--", linewidth=0.8)
+        axes.axhline(plain or 0.0, color=colour, linestyle="--", linewidth=0.8, label=NOTHING if turn == 0 else None)
     if kind == "fixed":
         axes.set_xticks(range(len(places)), places)
     axes.set(title=TITLES[value], xlabel="window, t of 1000" if kind == "fixed" else DIRECTION)
