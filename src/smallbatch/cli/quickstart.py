@@ -1,4 +1,7 @@
-"""`smallbatch quickstart`: train on digits, sample, and hold the samples against real digits."""
+"""`smallbatch quickstart`: train on digits, sample, and hold the samples against real digits.
+
+Further words are those of `smallbatch train`: budget.images=3200, root=DIR, ...
+"""
 
 import sys
 from pathlib import Path
@@ -15,7 +18,9 @@ GUIDANCE = 1.5
 
 
 def run(words: list[str]) -> None:
-    """Further words go to `train`."""
+    if {"-h", "--help"} & {*words}:
+        print(__doc__)
+        return
     program = sys.argv[0]
     folder = dispatch("train", [program, "train", "experiment=digits", *words])
     if rank_zero_only.rank > 0:  # another device's process: it has trained, and that was all
