@@ -11,7 +11,7 @@ quickstart: .venv/installed
 	$(BIN)/smallbatch quickstart
 
 test: .venv/installed lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-faults: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "faults or not faults" tests/faults

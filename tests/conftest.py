@@ -2,11 +2,20 @@
 
 import copy
 
+import lightning  # noqa: F401  before any module of ours: see below
+import matplotlib.pyplot  # noqa: F401
 import pytest
+import scipy.stats  # noqa: F401
+import sklearn.datasets  # noqa: F401
+import torch_fidelity  # noqa: F401
+import wandb  # noqa: F401
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 
 from tests.processes import end_all
+
+# What a module of ours imports is compiled anew, not read from its .pyc, for jaxtyping's hook gives whatever loads
+# meanwhile other names of such files. Loaded here, before the hook sees any module, the libraries cost half.
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from smallbatch import status
-from tests.cli import TINY
+from tests.cli import UNDRAWN
 from tests.outcome import figures, run_folder
 from tests.test_files import no_file_beyond
 
-WORDS = ["train", *TINY, "samples.every_images=null"]
+WORDS = ["train", *UNDRAWN, "samples.every_images=null"]
 WHOLE = '{"images": 32, "step": 1, "seconds": 0.1, "name": "loss", "value": 1.0}'
 BROKEN = [
     WHOLE[:40].encode(),

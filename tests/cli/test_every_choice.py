@@ -8,9 +8,9 @@ import pytest
 
 from smallbatch.cli.main import conf_dir
 from smallbatch.recorded import read
-from tests.cli import TINY
+from tests.cli import UNDRAWN
 
-FEW = [*TINY, "batch=8", "budget.images=16", "validation.count=8", "sampler.steps=2", "curve.points=8"]
+FEW = [*UNDRAWN, "batch=8", "budget.images=16", "validation.count=8", "sampler.steps=2", "curve.points=8"]
 FEW += ["network.multipliers=[1]", "network.attention_at=[]"]
 PATCHES = [word for word in FEW if not word.startswith("network.")]
 PATCHES += ["network=dit_digits", "network.width=8", "network.depth=1", "network.heads=2", "network.qk_norm=true"]

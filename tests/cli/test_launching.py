@@ -20,7 +20,7 @@ from smallbatch.cli.sweeps.launching import Launch
 from smallbatch.cli.sweeps.places import Machine
 from smallbatch.errors import UserError
 from smallbatch.status import Status
-from tests.cli import TINY
+from tests.cli import UNDRAWN
 
 FINISH = "import pathlib; pathlib.Path('status.json').write_text('{\"state\": \"finished\"}')"
 
@@ -221,7 +221,7 @@ def test_a_job_ends_when_its_launcher_is_gone(tmp_path):
 
 def test_a_sweep_of_real_runs(smallbatch, refused, tmp_path):
     """One of two is made to fail: its learning rate is a word. The second launch trains nothing again."""
-    words = ["train", "-m", *TINY, "optimizer.lr=1e-3,fast"]
+    words = ["train", "-m", *UNDRAWN, "optimizer.lr=1e-3,fast"]
     assert "1 of 2 jobs failed" in refused(*words)
     known = {status.read(folder).state: folder for folder in Path("runs/digits").iterdir()}
     assert "optimizer.lr=fast must be a number" in status.read(known["failed"]).error
@@ -234,10 +234,10 @@ def test_a_sweep_of_real_runs(smallbatch, refused, tmp_path):
 def test_words_that_change_no_result_name_one_job(smallbatch, monkeypatch):
     seen = []
     monkeypatch.setattr(Launch, "run", lambda self: seen.extend(self.states))
-    smallbatch("train", "-m", *TINY, "log.every_images=160,320", "seed=0,1")
+    smallbatch("train", "-m", *UNDRAWN, "log.every_images=160,320", "seed=0,1")
     assert [job.name for job in seen] == ["log.every_images=160 seed=0", "log.every_images=160 seed=1"]
     assert isinstance(seen[0], jobs.Job) and seen[0].cores == 1
 
 
 def test_a_plan_of_a_sweep_is_refused(refused):
-    assert "hydra/launcher=basic" in refused("train", "-m", *TINY, "seed=0,1", "dry_run=true")
+    assert "hydra/launcher=basic" in refused("train", "-m", *UNDRAWN, "seed=0,1", "dry_run=true")

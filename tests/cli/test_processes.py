@@ -9,11 +9,11 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-from tests.cli import TINY
+from tests.cli import UNDRAWN
 from tests.outcome import checkpoint, images, run_folder, same_outcome
 from tests.processes import start, within
 
-TRAIN = ["train", *TINY, "root=."]
+TRAIN = ["train", *UNDRAWN, "root=."]
 LONG = [*TRAIN, "budget.images=200000", "samples.every_images=null"]
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from smallbatch.curves import read
-from tests.cli import TINY
+from tests.cli import UNDRAWN
 
-WORDS = [*TINY, "schedule=ddpm_linear", "schedule.steps=100", "curve.points=250"]
+WORDS = [*UNDRAWN, "schedule=ddpm_linear", "schedule.steps=100", "curve.points=250"]
 
 
 def test_a_run_measures_its_loss_curve_and_another_takes_its_slots_wherever_the_file_lies(smallbatch, trained):
@@ -19,7 +19,7 @@ def test_a_run_measures_its_loss_curve_and_another_takes_its_slots_wherever_the_
 
 def test_a_curve_of_another_schedule_is_refused_and_none_is_measured_where_none_is_asked(smallbatch, trained, refused):
     first = trained(*WORDS)
-    words = [*TINY, "timesteps=slots", f"timesteps.proposal.curve={first / 'loss_curve.csv'}"]
+    words = [*UNDRAWN, "timesteps=slots", f"timesteps.proposal.curve={first / 'loss_curve.csv'}"]
     assert "LinearBetas of 100 timesteps, and this schedule is Cosine, continuous" in refused("train", *words)
-    smallbatch("train", *TINY, "curve.points=null")
+    smallbatch("train", *UNDRAWN, "curve.points=null")
     assert len(list(Path("runs").glob("*/*/loss_curve.csv"))) == 1

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.cli import TINY
+from tests.cli import UNDRAWN
 from tests.outcome import images, run_folder, same_outcome
 from tests.processes import Running, end_all, start
 
 IMAGES = 960  # of the whole run
-WORDS = ["train", *TINY, "network.dropout=0.1", "accumulation=2", "timesteps=slots", "prediction=mixed_gate"]
+WORDS = ["train", *UNDRAWN, "network.dropout=0.1", "accumulation=2", "timesteps=slots", "prediction=mixed_gate"]
 WORDS += ["weighting=uncertainty_binned", "lr_schedule=mdlrc", "ema.snapshot_every_images=160"]
 WORDS += [f"budget.images={IMAGES}", "samples.every_images=null", "log.every_images=32", "root=."]
 

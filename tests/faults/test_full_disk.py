@@ -9,11 +9,11 @@ import pytest
 
 from smallbatch import status
 from smallbatch.callbacks.checkpoint import last_good
-from tests.cli import TINY
+from tests.cli import UNDRAWN
 from tests.outcome import images, run_folder, same_outcome
 from tests.processes import start, within
 
-WORDS = ["train", *TINY, "budget.images=960", "samples.every_images=null", "ema.snapshot_every_images=160", "root=."]
+WORDS = ["train", *UNDRAWN, "budget.images=960", "samples.every_images=null", "ema.snapshot_every_images=160", "root=."]
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from smallbatch import status
-from tests.cli import TINY
+from tests.cli import UNDRAWN
 from tests.outcome import images, run_folder
 from tests.processes import session, start, within
 
-WORDS = ["train", *TINY, "trainer=ddp", "devices=2", "budget.images=200000", "samples.every_images=null", "root=."]
+WORDS = ["train", *UNDRAWN, "trainer=ddp", "devices=2", "budget.images=200000", "samples.every_images=null", "root=."]
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.faults), 1])

@@ -3,10 +3,10 @@
 import pytest
 
 from smallbatch import status
-from tests.cli import TINY
+from tests.cli import UNDRAWN
 from tests.processes import start, within
 
-SWEEP = ["train", "-m", *TINY, "samples.every_images=null", "root=.", "seed=0,1"]
+SWEEP = ["train", "-m", *UNDRAWN, "samples.every_images=null", "root=.", "seed=0,1"]
 
 
 def folders(root):
