@@ -33,7 +33,7 @@ MAY = {  # the package's own modules that each file of the mathematics may name
     "slots": BASE | {"curves", "densities", "proposals", "running", "schedules", "tables"},
     "curves": BASE | {"denoiser", "files", "randomness", "schedules", "tables", "validation", "weightings"},
     "timesteps": BASE | {"densities", "draws", "proposals", "randomness", "schedules"},
-    "masking": BASE | {"randomness"},
+    "masking": BASE | {"networks", "randomness"},
     "denoiser": BASE | {"predictions", "schedules"},
     "objective": BASE | {"denoiser", "masking", "randomness", "timesteps", "weightings"},
     "solvers": BASE,

@@ -68,7 +68,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network(spec, prediction.outputs)
         self.schedule, self.prediction, self.clock = schedule, prediction, clock
-        self.spec = spec._replace(classes=self.network.classes, low_size=self.network.low_size)
+        heard = self.network
+        self.spec = spec._replace(classes=heard.classes, low_size=heard.low_size, text=heard.text)
         self.data_std = data_std
 
     def forward(self, x_t: Image, level: NoiseLevel, condition: Condition, keep: Keep | None = None) -> Output:

@@ -6,6 +6,7 @@ Images are float in [-1, 1]. Time runs from 0 (data) to 1 (noise). x_t = alpha *
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 import torch
@@ -21,8 +22,31 @@ PerTerm = Float[Tensor, "b m"]
 Coefficient = Float[Tensor, "b 1 1 1"]
 Labels = Int[Tensor, " b"]
 Mask = Bool[Tensor, " b"]
-Keep = Int[Tensor, "b kept"]  # indices of the patches a network sees
 Seen = Float[Tensor, "b 1 h w"]  # 1 where the network saw the pixel
+
+
+class Way(Enum):
+    """In which of its blocks a network leaves hidden patches out."""
+
+    NAIVE = "naive"  # in all
+    DEFERRED = "deferred"  # in all after its patch mixer
+    MASKDIT = "maskdit"  # in all but its last ones, the decoder, where an empty token stands for each
+    ROUTED = "routed"  # in the middle ones, after which they come back as they were
+
+
+class Keep(NamedTuple):
+    """The patches that a network sees, by number, and what becomes of the others."""
+
+    patches: Int[Tensor, "b kept"]
+    way: Way
+
+
+class TextSpec(NamedTuple):
+    """Texts of `length` tokens: numbers of `words`, or frozen features of `width`; the other is 0."""
+
+    length: int
+    words: int = 0
+    width: int = 0
 
 
 class ImageSpec(NamedTuple):
@@ -32,13 +56,23 @@ class ImageSpec(NamedTuple):
     size: int
     classes: int
     low_size: int | None = None  # pixels per side of the small images to enlarge; None: there are none
+    text: TextSpec | None = None  # of what is said of every image; None: nothing is
 
 
 class Text(NamedTuple):
-    """Token ids (b, n) for an encoder inside the network, or frozen features (b, n, d); mask is 1 on real tokens."""
+    """Token ids (b, n) for an encoder inside the network, or frozen features (b, n, d).
+
+    The mask is true on real tokens; a row without any says nothing.
+    """
 
     value: Shaped[Tensor, "b n ..."]
-    mask: Shaped[Tensor, "b n"]
+    mask: Bool[Tensor, "b n"]
+
+    def to(self, device: torch.device | str) -> "Text":
+        return Text(self.value.to(device, non_blocking=True), self.mask.to(device, non_blocking=True))
+
+    def at(self, rows: Int[Tensor, " m"]) -> "Text":
+        return Text(self.value[rows], self.mask[rows])
 
 
 class Condition(NamedTuple):
@@ -49,8 +83,7 @@ class Condition(NamedTuple):
     image: Image | None = None  # a small one, to be enlarged
 
     def to(self, device: torch.device | str) -> "Condition":
-        label, image = (None if part is None else part.to(device) for part in (self.label, self.image))
-        return self._replace(label=label, image=image)
+        return Condition(*(None if part is None else part.to(device) for part in self))
 
 
 class Batch(NamedTuple):

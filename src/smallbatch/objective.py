@@ -53,11 +53,15 @@ class Objective(nn.Module):
         told = self.noised(denoiser.network.forget(condition, drop), step)
         hidden = self.masking(step, x0, denoiser.network)
 
-        out = denoiser(level.mix(x0, eps), level, told, hidden.keep)
+        x_t = level.mix(x0, eps)
+        out = denoiser(x_t, level, told, hidden.keep)
         terms = denoiser.prediction.terms(out, x0, eps, level, hidden.seen)
         factor = self.weighting.counts(denoiser.prediction, terms, level)
         weighted = (factor * terms.error).sum(dim=1)
-        unweighted = terms.unweighted + self.weighting.penalty(level) + self.masking.auxiliary(out, x0, level, hidden)
+        unweighted = terms.unweighted + self.weighting.penalty(level)
+        if hidden.keep is not None:
+            denoised = denoiser.prediction.decode(out, x_t, level).x0
+            unweighted = unweighted + self.masking.auxiliary(denoised, x_t, hidden.keep, denoiser.network)
         per_image = weighted + unweighted
 
         with torch.no_grad():

@@ -7,7 +7,7 @@ from torch import nn
 from smallbatch.errors import UserError
 from smallbatch.networks.layers import Attention, ClockAndLabel, Embedding, Tokens, zero_
 from smallbatch.networks.network import Network
-from smallbatch.networks.patches import cut, join, kept, positions, put_back
+from smallbatch.networks.patches import cut, join, positions, spans, through, whole
 from smallbatch.notation import Condition, Image, ImageSpec, Keep, Output, Time
 
 SINUSOIDS = 256  # of the clock, whatever the width
@@ -67,7 +67,10 @@ class Block(nn.Module):
 
 
 class DiT(Network):
-    """Blocks on the patches of an image, at one resolution and width; hidden patches are left out of all of them.
+    """Blocks on the patches of an image, at one resolution and width.
+
+    Where a part of the patches is hidden, the first `mixer` blocks may be the patch mixer of deferred masking, the last
+    `decoder` blocks that of MaskDiT, and routed patches pass by those between the two.
 
     `qk_norm` brings queries and keys to unit RMS per head, times learned gains. Esser et al. 2024 (2403.03206), 5.3.2.
     """
@@ -85,6 +88,8 @@ class DiT(Network):
         heads: int = 6,
         mlp_ratio: float = 4.0,  # hidden width / `width`
         qk_norm: bool = False,
+        mixer: int = 2,  # blocks
+        decoder: int = 2,  # blocks
         class_conditional: bool = True,
     ):
         super().__init__()
@@ -97,6 +102,7 @@ class DiT(Network):
         self.embed = ClockAndLabel(SINUSOIDS, width, self.classes)
         self.enter = nn.Linear(spec.channels * patch**2, width).apply(xavier_)
         self.register_buffer("positions", positions(self.side, width), persistent=False)
+        self.spans = spans(depth, mixer, decoder)
         norm = nn.RMSNorm if qk_norm else nn.Identity
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, norm) for _ in range(depth))
         self.norm = AdaLN(width)
@@ -105,14 +111,9 @@ class DiT(Network):
     def forward(self, x: Image, clock: Time, condition: Condition, keep: Keep | None = None) -> Output:
         told = self.embed(clock, condition.label)
         tokens = self.enter(cut(x, self.patch)) + self.positions
-        if keep is not None:
-            tokens = kept(tokens, keep)
-        for block in self.blocks:
-            tokens = block(tokens, told)
+        tokens = through([*self.blocks], tokens, keep, self.spans, self.positions, told)
         out = self.leave(self.norm(tokens, told))
-        if keep is not None:
-            out = put_back(out, keep, self.side**2)
-        return join(out, self.patch, self.side)
+        return join(whole(out, keep, self.side**2), self.patch, self.side)
 
 
 def refuse_part(name: str, part: int, of: str, whole: int) -> None:

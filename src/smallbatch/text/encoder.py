@@ -1,0 +1,33 @@
+"""What makes of captions something that a network can hear."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from smallbatch.notation import Text, TextSpec
+
+
+class TextEncoder(ABC):
+    """Captions become tokens where the images are read, and tokens become features where the network is."""
+
+    spec: TextSpec  # of what the network hears
+
+    def learned(self, captions: Iterable[str]) -> "TextEncoder":
+        """The encoder for a data set with these captions; one that has nothing to learn is itself."""
+        return self
+
+    @abstractmethod
+    def tokens(self, captions: Sequence[str]) -> Text:
+        """Token numbers (b, spec.length) and where they are real, on the CPU. A caption's end is cut off if it must be."""
+
+    def features(self, tokens: Text) -> Text:
+        """What the network hears of them, on their device: features of a frozen encoder, or the tokens themselves."""
+        return tokens
+
+    @abstractmethod
+    def misfits(self, captions: Sequence[str]) -> list[str]:
+        """A line for each way in which some of these captions are not heard as they are: cut off, or of unknown words."""
+
+    @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """What makes the same encoder again: `_target_` and its arguments, as plain values."""
