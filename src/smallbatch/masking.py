@@ -28,6 +28,7 @@ class Masking(ABC):
     @abstractmethod
     def __call__(self, step: Step, x0: Image, network: Network) -> Hidden: ...
 
+    @abstractmethod
     def check(self, network: Network) -> None:
         """Refuses a network that cannot be spared what is hidden."""
 
@@ -38,6 +39,9 @@ class Masking(ABC):
 
 class Unmasked(Masking):
     """The network sees all of every image."""
+
+    def check(self, network: Network) -> None:
+        """Any network will do."""
 
     def __call__(self, step: Step, x0: Image, network: Network) -> Hidden:
         return Hidden(None, None)
@@ -61,9 +65,13 @@ class Masked(Masking):
         name = type(network).__name__
         if network.patch == 0:
             raise UserError(f"masking={self.way.value}: {name} sees every pixel: network=dit_s, or masking=none")
-        patches = network.side**2
-        if kept_of(patches, self.ratios[0]) == 0:
-            raise UserError(f"masking.ratio={self.ratios[0]} keeps none of {patches} patches: give a smaller one")
+        ratio, patches = self.ratios[0], network.side**2
+        count = kept_of(patches, ratio)
+        if count < network.fewest:
+            raise UserError(
+                f"masking.ratio={ratio} keeps {count or 'none'} of {patches} patches, and {name} must see"
+                f" {network.fewest}: give a smaller one"
+            )
 
     def __call__(self, step: Step, x0: Image, network: Network) -> Hidden:
         patches = network.side**2

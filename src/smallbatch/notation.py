@@ -58,6 +58,11 @@ class ImageSpec(NamedTuple):
     low_size: int | None = None  # pixels per side of the small images to enlarge; None: there are none
     text: TextSpec | None = None  # of what is said of every image; None: nothing is
 
+    @property
+    def told_by_data(self) -> bool:
+        """Whether a network is told what only the images of a data set bring: themselves, or what is said of them."""
+        return self.low_size is not None or self.text is not None
+
 
 class Text(NamedTuple):
     """Token ids (b, n) for an encoder inside the network, or frozen features (b, n, d).
@@ -69,10 +74,10 @@ class Text(NamedTuple):
     mask: Bool[Tensor, "b n"]
 
     def to(self, device: torch.device | str) -> "Text":
-        return Text(self.value.to(device, non_blocking=True), self.mask.to(device, non_blocking=True))
+        return Text(*(part.to(device, non_blocking=True) for part in self))
 
     def at(self, rows: Int[Tensor, " m"]) -> "Text":
-        return Text(self.value[rows], self.mask[rows])
+        return Text(*(part[rows] for part in self))
 
 
 class Condition(NamedTuple):

@@ -1,6 +1,7 @@
 """Images beside each other: on a grid, in rows with names."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,6 +46,21 @@ def labelled(rows: Sequence[tuple[str, Pixels]], at_least: int = 640) -> PILImag
     page.paste(images, (margin, 0))
     for row, (name, _) in enumerate(rows):
         ImageDraw.Draw(page).text((8, height * (row + 0.5)), name, "black", font, anchor="lm")
+    return page
+
+
+def told(images: Pixels, texts: Sequence[str], columns: int = 8, width: int = 144) -> PILImage.Image:
+    """Every image above what it was asked to show; each `width` pixels wide, by whole factors."""
+    font, scale = ImageFont.load_default(11), max(1, width // images.shape[-1])
+    side = scale * images.shape[-1]
+    wrapped = [textwrap.wrap(text, max(8, side // 6)) for text in texts[: len(images)]]
+    height = side + 14 * max(map(len, wrapped)) + 8
+    columns = min(columns, len(images))
+    page = PILImage.new("RGB", (columns * (side + 8), math.ceil(len(images) / columns) * height), "white")
+    for number, (image, lines) in enumerate(zip(images.cpu(), wrapped, strict=True)):
+        left, top = number % columns * (side + 8) + 4, number // columns * height
+        page.paste(grid(image[None], 1, gap=0, at_least=side), (left, top))
+        ImageDraw.Draw(page).multiline_text((left, top + side + 2), "\n".join(lines), "black", font, spacing=2)
     return page
 
 

@@ -12,12 +12,14 @@ from smallbatch.errors import UserError
 from smallbatch.networks.dit import DiT
 from smallbatch.networks.layers import Attention
 from smallbatch.networks.patches import cut, join, kept, positions, put_back
-from smallbatch.notation import Condition, ImageSpec
+from smallbatch.notation import Condition, ImageSpec, Keep, Way
 
 CONF = Path(__file__).parents[2] / "conf"
-SMALL = {"patch": 2, "width": 8, "depth": 2, "heads": 2}
+SMALL = {"patch": 2, "width": 8, "depth": 4, "heads": 2, "mixer": 1, "decoder": 1}
 LABELS = torch.tensor([0, -1, 2])
-KEEP = torch.tensor([[0, 5, 9, 15], [1, 2, 3, 4], [12, 3, 7, 8]])  # of 16 patches
+PATCHES = torch.tensor([[0, 5, 9, 15], [1, 2, 3, 4], [12, 3, 7, 8]])  # of 16
+KEEP = Keep(PATCHES, Way.NAIVE)
+HIDDEN = torch.ones(3, 16).scatter(1, PATCHES, 0.0).bool()
 
 
 @cache
@@ -46,6 +48,19 @@ def images() -> torch.Tensor:
 
 def call(network: DiT, label: torch.Tensor | None = LABELS, x: torch.Tensor | None = None, **keep) -> torch.Tensor:
     return network(images() if x is None else x, torch.tensor([0.0, 10.0, 999.0]), Condition(label), **keep)
+
+
+class Given(list):
+    """What each block is given, call after call."""
+
+    def of(self, network: DiT) -> DiT:
+        for block in network.blocks:
+            block.register_forward_pre_hook(lambda block, given: self.append(given[0].detach()))
+        return network
+
+
+def told_of(network: DiT) -> torch.Tensor:
+    return network.embed(torch.tensor([0.0, 10.0, 999.0]), LABELS)
 
 
 def weights(width: int, depth: int) -> int:
@@ -106,7 +121,9 @@ def test_cut_and_join_are_inverse_and_patches_run_row_by_row():
 
 def test_put_back_is_the_transpose_of_kept():
     tokens, few = torch.randn(3, 16, 5), torch.randn(3, 4, 5)
-    torch.testing.assert_close((kept(tokens, KEEP) * few).sum(), (tokens * put_back(few, KEEP, 16)).sum())
+    torch.testing.assert_close(
+        (kept(tokens, KEEP) * few).sum(), (tokens * put_back(few, KEEP, torch.zeros(3, 16, 5))).sum()
+    )
 
 
 def test_every_patch_has_a_position_of_its_own_and_neighbours_are_alike():
@@ -128,24 +145,56 @@ def test_without_positions_permuted_patches_give_permuted_outputs_and_with_them_
 def test_what_is_kept_does_not_see_what_is_hidden_and_the_rest_is_zero():
     network, x = small(), images().requires_grad_()
     out = call(network, x=x, keep=KEEP)
-    seen = torch.zeros(3, 16).scatter(1, KEEP, 1.0).bool()
-    assert torch.equal(cut(out, 2).any(dim=2), seen)
+    assert torch.equal(cut(out, 2).any(dim=2), ~HIDDEN)
     out.square().sum().backward()
-    assert torch.equal(cut(x.grad, 2).any(dim=2), seen)
+    assert torch.equal(cut(x.grad, 2).any(dim=2), ~HIDDEN)
 
 
-def test_to_keep_all_patches_in_any_order_changes_nothing():
+def test_what_is_kept_sees_what_is_hidden_through_the_mixer():
+    network, x = small(), images().requires_grad_()
+    out = call(network, x=x, keep=Keep(PATCHES, Way.DEFERRED))
+    assert torch.equal(cut(out, 2).any(dim=2), ~HIDDEN)
+    out.square().sum().backward()
+    assert cut(x.grad, 2).any(dim=2).all()
+
+
+@pytest.mark.parametrize("way", Way)
+def test_to_keep_all_patches_in_any_order_changes_nothing(way):
     network, everything = small(), torch.stack([torch.randperm(16) for _ in range(3)])
-    torch.testing.assert_close(call(network, keep=everything), call(network))
+    torch.testing.assert_close(call(network, keep=Keep(everything, way)), call(network))
 
 
-def test_no_block_works_on_a_hidden_patch():
-    network, lengths = small(), []
-    for block in network.blocks:
-        block.register_forward_pre_hook(lambda block, given: lengths.append(given[0].shape[1]))
-    call(network, keep=KEEP)
+@pytest.mark.parametrize(
+    "way, lengths",
+    [
+        (Way.NAIVE, [4, 4, 4, 4]),
+        (Way.DEFERRED, [16, 4, 4, 4]),
+        (Way.MASKDIT, [4, 4, 4, 16]),
+        (Way.ROUTED, [16, 4, 4, 16]),
+    ],
+)
+def test_no_block_works_on_a_patch_that_is_hidden_from_it(way, lengths):
+    network, seen = small(), Given()
+    call(seen.of(network), keep=Keep(PATCHES, way))
     call(network)
-    assert lengths == [4, 4, 16, 16]
+    assert [tokens.shape[1] for tokens in seen] == [*lengths, 16, 16, 16, 16]
+
+
+def test_routed_patches_come_back_as_they_were_left_and_the_others_as_they_became():
+    network, seen = small(), Given()
+    out = call(seen.of(network), keep=Keep(PATCHES, Way.ROUTED))
+    assert torch.equal(seen[3][HIDDEN], network.blocks[0](seen[0], told_of(network))[HIDDEN])
+    assert torch.equal(kept(seen[3], KEEP), network.blocks[2](seen[2], told_of(network)))
+    assert cut(out, 2).any(dim=2).all()
+
+
+def test_the_decoder_of_maskdit_sees_an_empty_token_in_every_hidden_place():
+    network, seen, x = small(), Given(), images().requires_grad_()
+    out = call(seen.of(network), x=x, keep=Keep(PATCHES, Way.MASKDIT))
+    assert torch.equal(seen[3][HIDDEN], network.positions.expand(3, -1, -1)[HIDDEN])
+    assert torch.equal(kept(seen[3], KEEP), network.blocks[2](seen[2], told_of(network)))
+    out[HIDDEN.view(3, 1, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3).expand_as(out)].sum().backward()
+    assert torch.equal(cut(x.grad, 2).any(dim=2), ~HIDDEN)  # what it restores it knows from the kept ones alone
 
 
 def test_each_map_of_the_output_has_rows_of_its_own_in_the_last_layer():
@@ -190,7 +239,7 @@ def test_normed_queries_and_keys_ignore_the_scale_of_their_projection():
 
 def test_bfloat16_agrees_with_float32_also_where_patches_are_hidden():
     network = small()
-    for keep in (None, KEEP):
+    for keep in (None, *(Keep(PATCHES, way) for way in Way)):
         expected = call(network, keep=keep)
         with torch.autocast("cpu", torch.bfloat16):
             found = call(network, keep=keep).float()
@@ -205,6 +254,9 @@ def test_bfloat16_agrees_with_float32_also_where_patches_are_hidden():
         ({"heads": 3}, r"network.heads=3 does not divide network.width 8: use one of \[1, 2, 4, 8\]"),
         ({"width": 6}, "width=6 a multiple of 4"),
         ({"depth": 0}, "depth=0 must be at least 1"),
+        ({"mixer": 3}, "mixer=3 and decoder=1 must be at least 0 and leave one of 4 blocks between"),
+        ({"decoder": 4}, "mixer=1 and decoder=4 must be at least 0 and leave one of 4 blocks between"),
+        ({"mixer": -1}, "mixer=-1 and decoder=1 must be at least 0"),
         ({"mlp_ratio": 0}, "mlp_ratio=0 above 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Sample grids while training: the same noise every time, one column per class or per image to enlarge."""
+"""Sample grids while training: the same noise every time, one column per class, or per image of which it is told."""
 
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from smallbatch.sampler import Sampler
 class SampleGrid(ImagesCallback):
     """With the averaged weights, on rank 0: `rows` samples of every class, or of ten columns where there are none.
 
-    Of a network that enlarges: of `rows` times ten held-out images the small one, the sample, and the truth below it.
+    Of a network that is told of images: of `rows` times ten held-out ones the small one, where it enlarges; what it
+    makes of that or of the caption; and the truth below it.
     """
 
     def __init__(self, sampler: Sampler, every_images: int | None, rows: int = 4, seed: int = 0):
@@ -33,7 +34,7 @@ class SampleGrid(ImagesCallback):
     def on_due(self, trainer: L.Trainer, module: DiffusionModule) -> None:
         module.eval()
         with averaged(trainer, module), trainer.precision_plugin.forward_context():  # which takes every rank
-            draw = self.enlarge if module.denoiser.spec.low_size else self.draw
+            draw = self.beside if module.denoiser.spec.told_by_data else self.draw
             picture = draw(module, trainer.datamodule) if trainer.is_global_zero else None
         module.train()
         if picture:
@@ -49,12 +50,12 @@ class SampleGrid(ImagesCallback):
         samples = self.sampler(module.denoiser, self.noise(module, self.rows * columns), Condition(label))
         return pictures.grid(to_pixels(samples), columns)
 
-    def enlarge(self, module: DiffusionModule, data: ImageData) -> pictures.PILImage.Image:
+    def beside(self, module: DiffusionModule, data: ImageData) -> pictures.PILImage.Image:
         n = 10 * self.rows
         truth, condition = data.around(torch.arange(n), module.device)
         samples = self.sampler(module.denoiser, self.noise(module, n), condition)
-        small = enlarged(condition.image, truth.shape[-1], "nearest")
-        return pictures.stacked([to_pixels(part) for part in (small, samples, truth)], columns=10)
+        small = [] if condition.image is None else [enlarged(condition.image, truth.shape[-1], "nearest")]
+        return pictures.stacked([to_pixels(part) for part in (*small, samples, truth)], columns=10)
 
     def noise(self, module: DiffusionModule, n: int) -> SampleNoise:
         spec = module.denoiser.spec

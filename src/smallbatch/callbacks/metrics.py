@@ -52,7 +52,7 @@ class Metrics(ImagesCallback):
         spec, n, data = module.denoiser.spec, self.evaluation.n, trainer.datamodule
         labels = torch.arange(n) % spec.classes if spec.classes else None
         told = of_class(labels)
-        if spec.low_size:
+        if spec.told_by_data:
             told, labels = data.told, data.labels(torch.arange(n))
         seen, self.evaluation.device = Seen(spec.channels), module.device
         module.eval()

@@ -35,14 +35,14 @@ def case_of(config: DictConfig, diagnostics: dict[str, Diagnostic]) -> Case:
     subjects = [subject(folder, name, device) for folder, name in named]
     refuse_number(len(subjects), diagnostics)
     refuse_unlike(subjects)
-    enlarging = any(one.denoiser.spec.low_size for one in subjects)
+    told_by_data = any(one.denoiser.spec.told_by_data for one in subjects)
     looking = any(diagnostic.needs_data for diagnostic in diagnostics.values())
-    data = data_of(config, subjects) if looking or enlarging else None
+    data = data_of(config, subjects) if looking or told_by_data else None
     held_out = data and Part(len(data.held_out_store), lambda numbers: data.held_out(numbers, device))
     train = data and Part(len(data.train_store), lambda numbers: data.training(numbers, device))
     classes = max((one.denoiser.spec.classes for one in subjects), default=0)
     labels = conditions.choose(config.labels, MOST, classes, config.seed)
-    told = (lambda numbers: held_out.around(numbers).condition) if enlarging else of_class(labels)
+    told = (lambda numbers: held_out.around(numbers).condition) if told_by_data else of_class(labels)
     sampler = from_config(config.sampler, "sampler")
     return Case(subjects, held_out, train, told, sampler, config.seed, config.batch, device, shown)
 
@@ -82,7 +82,7 @@ def refuse_unlike(subjects: list[Subject]) -> None:
         raise UserError(f"run= names runs of {' and '.join(map(str, sorted(classes)))} classes: compare runs alike")
     for one in subjects[1:]:
         first = subjects[0]
-        for what in ("size", "channels", "low_size"):
+        for what in ("size", "channels", "low_size", "text"):
             here, there = (getattr(run.denoiser.spec, what) for run in (one, first))
             if here != there:
                 raise UserError(f"run={one.folder} has {what} {here}, run={first.folder} {there}: compare runs alike")
@@ -90,7 +90,8 @@ def refuse_unlike(subjects: list[Subject]) -> None:
 
 def data_of(config: DictConfig, subjects: list[Subject]) -> ImageData:
     """What data= names, else what the first run was trained on. Says where a run may have seen what is held out."""
-    data = from_config(config.data, "data") if "data" in config else runs.data_of(folders(config)[0])
+    first = folders(config)[0]
+    data = runs.told(from_config(config.data, "data"), first) if "data" in config else runs.data_of(first)
     for one in subjects:
         runs.refuse_other_images(one.folder, one.denoiser.spec, data)
         refuse_other_classes(one, data)

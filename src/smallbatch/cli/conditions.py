@@ -1,20 +1,23 @@
-"""What a network is told of every sample: its class, or a small image, from a folder or from the held-out part."""
+"""What a network is told of every sample: its class, a prompt, a small image, or what is known of a held-out one."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
 from smallbatch.data.images import to_float
 from smallbatch.data.module import ImageData
 from smallbatch.data.small import small_images
-from smallbatch.errors import UserError
+from smallbatch.errors import UserError, printable
+from smallbatch.files import read_text
 from smallbatch.generation import Numbers, Told, of_class
 from smallbatch.notation import Condition, Image, ImageSpec
 from smallbatch.randomness import generator
+from smallbatch.text.encoder import TextEncoder
 
 FEW = 100  # samples, where nobody says how many
 
@@ -26,6 +29,7 @@ class Asked(NamedTuple):
     told: Told
     labels: Int[Tensor, " n"] | None
     truth: Callable[[Numbers], Image] | None = None
+    prompts: list[str] | None = None
 
 
 def from_noise(config: DictConfig, spec: ImageSpec) -> Asked:
@@ -50,8 +54,37 @@ def from_files(config: DictConfig, path: str, spec: ImageSpec) -> Asked:
     return Asked(n, told, labels)
 
 
+def from_prompts(config: DictConfig, encoder: TextEncoder, spec: ImageSpec) -> Asked:
+    """Prompt after prompt; after the last one the first comes again. They are of no class, unless one is named."""
+    prompts = prompts_of(config.prompts)
+    for line in encoder.misfits(prompts):
+        print(printable(line))
+    n = config.n or len(prompts)
+    labels = None if config.labels == "auto" else choose(config.labels, n, spec.classes, config.seed)
+    heard = encoder.features(encoder.tokens(prompts))
+
+    def told(numbers: Numbers) -> Condition:
+        return of_class(labels)(numbers)._replace(text=heard.at(numbers % len(prompts)))
+
+    return Asked(n, told, labels, prompts=[prompts[i % len(prompts)] for i in range(n)])
+
+
+def prompts_of(given: Any) -> list[str]:
+    """One, a list, or the lines of a file."""
+    if isinstance(given, ListConfig):
+        prompts = [str(one).strip() for one in given]
+    elif Path(str(given)).expanduser().is_file():
+        prompts = [line.strip() for line in read_text(Path(str(given)).expanduser()).splitlines()]
+    else:
+        prompts = [str(given).strip()]
+    prompts = [one for one in prompts if one]
+    if not prompts:
+        raise UserError(f"prompts={given} holds no prompt: give a text, or a file with one in each line")
+    return prompts
+
+
 def from_held_out(config: DictConfig, data: ImageData, spec: ImageSpec) -> Asked:
-    """Of held-out images the small ones, with their own classes where the network knows these, unless one is named."""
+    """What is known of held-out images, with their own classes where the network knows these, unless one is named."""
     n = config.n or FEW
     if config.labels == "auto":
         labels = data.labels(torch.arange(n)) if spec.classes in (0, data.spec.classes) else None
@@ -59,9 +92,10 @@ def from_held_out(config: DictConfig, data: ImageData, spec: ImageSpec) -> Asked
         labels = choose(config.labels, n, spec.classes, config.seed)
 
     def told(numbers: Numbers) -> Condition:
-        return of_class(labels)(numbers)._replace(image=data.told(numbers).image)
+        return data.told(numbers)._replace(label=of_class(labels)(numbers).label)
 
-    return Asked(n, told, labels, lambda numbers: data.around(numbers, "cpu").x0)
+    prompts = data.captions(torch.arange(n)) if spec.text else None
+    return Asked(n, told, labels, lambda numbers: data.around(numbers, "cpu").x0, prompts)
 
 
 def choose(labels: str | int, n: int, classes: int, seed: int) -> Int[Tensor, " n"] | None:

@@ -81,6 +81,7 @@ def exporter(config: DictConfig, folder: Path, data: L.LightningDataModule, ema:
         "denoiser": OmegaConf.to_container(config.run.denoiser, resolve=True),
         "spec": data.spec._asdict(),
         "class_names": data.class_names,
+        "text": data.text and data.text.described(),
         "data_fingerprint": data.fingerprint,
         "ema": ema.keep,
     }

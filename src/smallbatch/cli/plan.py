@@ -17,7 +17,7 @@ from smallbatch.data.stream import micro_batch
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.files import replacing
-from smallbatch.notation import Condition, ImageSpec, Output
+from smallbatch.notation import Condition, ImageSpec, Output, Text, TextSpec
 
 
 def measure(denoiser: Denoiser) -> tuple[int, int]:
@@ -46,7 +46,15 @@ def answer(denoiser: Denoiser) -> Output:
     x = torch.empty(1, spec.channels, spec.size, spec.size, device="meta")
     label = torch.empty(1, dtype=torch.long, device="meta") if spec.classes else None
     image = torch.empty(1, spec.channels, side, side, device="meta") if side else None
-    return denoiser.network(x, torch.empty(1, device="meta"), Condition(label, image=image))
+    text = spec.text and text_like(spec.text)
+    return denoiser.network(x, torch.empty(1, device="meta"), Condition(label, text, image))
+
+
+def text_like(spec: TextSpec) -> Text:
+    """One text on the meta device."""
+    shape, kind = ((1, spec.length), torch.long) if spec.words else ((1, spec.length, spec.width), torch.float32)
+    mask = torch.empty(1, spec.length, dtype=torch.bool, device="meta")
+    return Text(torch.empty(shape, dtype=kind, device="meta"), mask)
 
 
 def count(network: nn.Module) -> int:
@@ -60,9 +68,12 @@ def on_meta(denoiser: Callable[..., Denoiser], spec: ImageSpec) -> Denoiser:
 
 def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
     data = objects["data"]
+    if objects["text"] is not None:
+        data.tell(objects["text"])
     spec, problem = look(config, data)
     refuse_low_size(spec)
     denoiser = on_meta(objects["denoiser"], spec)
+    objects["module"].keywords["objective"].masking.check(denoiser.network)
     if config.init_from is not None:
         initial.check(denoiser, config.init_from)
     parameters, (flops, activations) = count(denoiser.network), measure(denoiser)

@@ -17,9 +17,10 @@ from smallbatch.denoiser import Denoiser
 from smallbatch.ema import overwrite
 from smallbatch.errors import UserError
 from smallbatch.files import inside, read_json, replacing
-from smallbatch.notation import ImageSpec
+from smallbatch.notation import ImageSpec, TextSpec
 from smallbatch.posthoc import blend, load_snapshots, reconstruct
 from smallbatch.sharding import for_file
+from smallbatch.text.encoder import TextEncoder
 
 
 def within(folder: Path, part: str) -> Path:
@@ -66,6 +67,7 @@ def save(folder: Path, denoiser: Denoiser, weights: dict[str, torch.Tensor], abo
 
 HOLDS = {"denoiser": dict, "spec": dict, "class_names": list, "data_fingerprint": str, "images": int}
 LARGEST = ImageSpec(channels=64, size=4096, classes=1_000_000)  # of what is believed
+LARGEST_TEXT = TextSpec(length=4096, words=1_000_000, width=16_384)
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -80,7 +82,8 @@ def about(folder: Path) -> dict[str, Any]:
         for name, kind in HOLDS.items():
             if not isinstance(known[name], kind):
                 raise ValueError(f"{name}={known[name]}")
-        return known | {"spec": believed(ImageSpec(**known["spec"]))}
+        text = known["spec"].get("text")
+        return known | {"spec": believed(ImageSpec(**known["spec"] | {"text": text and TextSpec(*text)}))}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); train again to export it") from None
 
@@ -93,7 +96,13 @@ def believed(spec: ImageSpec) -> ImageSpec:
             raise ValueError(f"spec.{name}={value} must lie in {least}..{most}")
     if spec.low_size is not None and (type(spec.low_size) is not int or not 1 <= spec.low_size < spec.size):
         raise ValueError(f"spec.low_size={spec.low_size} must lie in 1..{spec.size - 1}")
+    if spec.text is not None and not (believed_text(spec.text)):
+        raise ValueError(f"spec.text={spec.text} must be whole numbers, none below 0 or too large")
     return spec
+
+
+def believed_text(text: TextSpec) -> bool:
+    return all(type(value) is int and 0 <= value <= most for value, most in zip(text, LARGEST_TEXT, strict=True))
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Denoiser:
@@ -125,6 +134,19 @@ def data_of(folder: Path) -> ImageData:
         raise UserError(f"{path} names no data set: give data=...")
     data = trust.built(described, path, "data", ImageData)
     data.may_download = False  # nobody here chose where to
+    return told(data, folder)
+
+
+def text_of(folder: Path) -> TextEncoder | None:
+    """What a run hears its captions with; None where it hears none."""
+    described = about(folder).get("text")
+    return described and trust.built(described, folder / "model.json", "text", TextEncoder)
+
+
+def told(data: ImageData, folder: Path) -> ImageData:
+    """The data with its captions said as the run hears them."""
+    if (text := text_of(folder)) is not None:
+        data.tell(text)
     return data
 
 

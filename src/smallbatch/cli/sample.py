@@ -7,10 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
-from torch import Tensor
 
 from smallbatch import pictures
 from smallbatch.cli import conditions, runs
@@ -25,7 +23,7 @@ from smallbatch.generation import generate, one, own
 from smallbatch.notation import ImageSpec, Pixels
 from smallbatch.sampler import Sampler
 
-FIRST, FIRST_ENLARGED = 100, 40  # images that are pictured
+FIRST, FIRST_ENLARGED, FIRST_TOLD = 100, 40, 32  # images that are pictured
 NOISES = {"by_image": own, "one": one}
 
 
@@ -48,7 +46,7 @@ def run(config: DictConfig) -> None:
     images = generate(denoiser, sampler, asked.told, numbers, config.seed, config.batch, whose)
     steps = math.ceil(asked.n / config.batch)
     pixels = torch.cat([to_pixels(some).cpu() for _, some in track(images, description="sample", total=steps)])
-    write(out, pixels, asked.labels)
+    write(out, pixels, asked)
     pictures.save(picture(drawing, pixels), out.with_suffix(".png"))
     print(f"{out}\n{out.with_suffix('.png')}")
 
@@ -63,17 +61,21 @@ def drawing_of(config: DictConfig, device: torch.device | str, data: ImageData |
         misfit = runs.reaverage(denoiser, config.run, config.ema_width)
         print(f"average of width {config.ema_width} rebuilt from snapshots; its profile is off by {misfit:.1%}")
     asked = asked_of(config, denoiser.spec, data)
-    if asked.labels is None and config.guidance != 1:
-        raise UserError(f"guidance={config.guidance} needs labels; without them use guidance=1")
+    if asked.labels is None and denoiser.spec.text is None and config.guidance != 1:
+        raise UserError(f"guidance={config.guidance} needs labels or a text; without them use guidance=1")
     return Drawing(denoiser, from_config(config.sampler, "sampler"), asked)
 
 
 def asked_of(config: DictConfig, spec: ImageSpec, data: ImageData | None) -> Asked:
-    images = config.get("images")
-    if spec.low_size is None:
-        if images is not None:
-            raise UserError(f"images={images}: run={config.run} enlarges no images: leave images out")
+    images, prompts = config.get("images"), config.get("prompts")
+    if images is not None and spec.low_size is None:
+        raise UserError(f"images={images}: run={config.run} enlarges no images: leave images out")
+    if prompts is not None and spec.text is None:
+        raise UserError(f"prompts={prompts}: run={config.run} hears no text: leave prompts out")
+    if not spec.told_by_data:
         return conditions.from_noise(config, spec)
+    if prompts is not None:
+        return conditions.from_prompts(config, runs.text_of(Path(config.run)), spec)
     if images is not None:
         return conditions.from_files(config, images, spec)
     data = data or data_of(config)
@@ -83,9 +85,11 @@ def asked_of(config: DictConfig, spec: ImageSpec, data: ImageData | None) -> Ask
 
 def data_of(config: DictConfig) -> ImageData | None:
     """What data= names, else what a run was trained on, else None."""
-    if "data" in config:
-        return from_config(config.data, "data")
-    return None if config.run is None else runs.data_of(Path(config.run))
+    folder = config.run and Path(config.run)
+    if "data" not in config:
+        return folder and runs.data_of(folder)
+    data = from_config(config.data, "data")
+    return runs.told(data, folder) if folder else data
 
 
 def check(config: DictConfig) -> None:
@@ -105,22 +109,27 @@ def describe(config: DictConfig, n: int) -> str:
     width = "" if config.ema_width is None else f"_ema{config.ema_width}"
     known = OmegaConf.to_container(config, resolve=True)
     known["data"] = known.get("data", {}) | {"batch": None}
-    rest = repr([known.get(key) for key in ("sampler", "data", "images", "noise")])
+    rest = repr([known.get(key) for key in ("sampler", "data", "images", "prompts", "noise")])
     rest = hashlib.sha256(rest.encode()).hexdigest()[:6]
     how = f"{solver}_{grid}_{rest}_steps{config.steps}_guidance{config.guidance}{width}"
     return f"labels_{config.labels}_{how}_n{n}_seed{config.seed}"
 
 
-def write(out: Path, images: Pixels, labels: Int[Tensor, " n"] | None) -> None:
-    """arr_0 (n, h, w, c) uint8, arr_1 labels."""
-    arrays = [images.permute(0, 2, 3, 1).numpy()] + ([] if labels is None else [labels.numpy()])
+def write(out: Path, images: Pixels, asked: Asked) -> None:
+    """arr_0 (n, h, w, c) uint8, arr_1 labels; FILE.txt with the prompts, one in each line."""
+    arrays = [images.permute(0, 2, 3, 1).numpy()] + ([] if asked.labels is None else [asked.labels.numpy()])
     with replacing(out) as partial:
         np.savez(partial, *arrays)
+    if asked.prompts is not None:
+        with replacing(out.with_suffix(".txt")) as partial:
+            partial.write_text("\n".join(asked.prompts) + "\n")
 
 
 def picture(drawing: Drawing, images: Pixels) -> pictures.PILImage.Image:
     """The first images, ten across; of enlarged ones the small one, the sample, and the truth where it is known."""
     spec, asked = drawing.denoiser.spec, drawing.asked
+    if asked.prompts is not None:
+        return pictures.told(images[:FIRST_TOLD], asked.prompts)
     if spec.low_size is None:
         return pictures.grid(images[:FIRST], columns=10)
     first = torch.arange(min(len(images), FIRST_ENLARGED))

@@ -92,9 +92,12 @@ def check_timesteps(objects: dict[str, Any]) -> None:
 
 def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     """The module with its network initialised, laid out and compiled as asked; the data read."""
+    if objects["text"] is not None:
+        objects["data"].tell(objects["text"])
     objects["data"].setup("fit")
     drawn_up = plan.on_meta(objects["denoiser"], objects["data"].spec)
     check_network(drawn_up, objects["data"].spec)
+    objects["module"].keywords["objective"].masking.check(drawn_up.network)
     if config.init_from is not None:
         initial.check(drawn_up, config.init_from)
     torch.manual_seed(key(config.seed, "initial weights"))
@@ -116,6 +119,9 @@ def check_network(denoiser: Denoiser, spec: ImageSpec) -> None:
     if denoiser.spec.low_size != spec.low_size:
         kind = type(denoiser.network).__name__
         raise UserError(f"data.low_size={spec.low_size}: {kind} enlarges no images: leave it out, or network=unet")
+    if denoiser.spec.text != spec.text:
+        kind = type(denoiser.network).__name__
+        raise UserError(f"text: {kind} hears no text: network=microdit_shapes, or text=none")
     steps, clock = denoiser.schedule.steps, denoiser.clock
     if isinstance(clock, Steps) and steps not in (None, clock.steps):
         raise UserError(f"clock.steps={clock.steps}, but schedule.steps={steps}: give both the same")

@@ -69,6 +69,11 @@ class Images(ImageData):
         return open_files(self.path)
 
     @cached_property
+    def names(self) -> list[str]:
+        """Of the images, sorted."""
+        return self.files.images
+
+    @cached_property
     def classes(self) -> Classes:
         return find_classes(self.files)
 
@@ -82,7 +87,7 @@ class Images(ImageData):
 
     @cached_property
     def first_size(self) -> int:
-        name = self.files.images[0]
+        name = self.names[0]
         image = decode(self.files, name, self.channels)
         if image.width != image.height:
             raise UserError(f"{name} is {said(image.size)}, not square: set data.size to crop the images")
@@ -91,7 +96,7 @@ class Images(ImageData):
     @cached_property
     def fingerprint(self) -> str:
         """Of every image's name, checksum, length and class; a zip lists them, a folder is read for them."""
-        names = self.files.images
+        names = self.names
 
         def marks(rows: range) -> list[Mark]:
             return [self.files.mark(name) for name in names[rows.start : rows.stop]]
@@ -105,10 +110,10 @@ class Images(ImageData):
 
     @cached_property
     def parts(self) -> Parts:
-        return Parts(*map(self._decoded, split(self.files.images, self.share)))
+        return Parts(*map(self._decoded, split(self.names, self.share)))
 
     def _decoded(self, rows: list[int]) -> Decoded:
-        names, labels = self.files.images, self.classes.labels
+        names, labels = self.names, self.classes.labels
         fit: Fit = Alike(self.spec.size) if self.size is None else Cropped(self.size, self.smallest or self.size)
         own = [labels[row] for row in rows] if labels else []
         return Decoded(self.files, [names[row] for row in rows], own, self.spec, fit)

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from smallbatch.data.captioned import Captioned
 from smallbatch.data.images import shrunk
 from smallbatch.data.reading import deaf, processes, read
 from smallbatch.data.store import Source, Store, Streamed, size_in_bytes
@@ -17,8 +18,10 @@ from smallbatch.data.stream import Order, Repeated, Stream, Windows
 from smallbatch.errors import UserError
 from smallbatch.notation import Batch, Condition, ImageSpec, Labels
 from smallbatch.randomness import generator
+from smallbatch.text.encoder import TextEncoder
 
 LABELS_AT_ONCE = 256  # images that are read for their labels
+CAPTIONS_LEARNED = 10_000  # of the training part, for a vocabulary
 
 
 class Parts(NamedTuple):
@@ -38,6 +41,7 @@ class ImageData(L.LightningDataModule, ABC):
     """
 
     may_download = True  # False: where somebody else names the path
+    text: TextEncoder | None = None  # that hears the captions; None: nobody does
 
     def __init__(
         self,
@@ -77,11 +81,22 @@ class ImageData(L.LightningDataModule, ABC):
 
     @cached_property
     def train_store(self) -> Source:
-        return self._at_hand(self.parts.train)
+        return self._with_captions(self.parts.train)
 
     @cached_property
     def held_out_store(self) -> Source:
-        return self._at_hand(self.parts.held_out)
+        return self._with_captions(self.parts.held_out)
+
+    def tell(self, text: TextEncoder) -> None:
+        """From now on every image comes with its caption as `text` hears it. To be called before any image is read."""
+        captions = self.parts.train.captions(torch.arange(min(CAPTIONS_LEARNED, len(self.parts.train))))
+        if captions is None:
+            raise UserError(f"text: {type(self).__name__} has no captions: choose data=shapes, or leave text out")
+        self.text = text.learned(captions)
+
+    def _with_captions(self, source: Source) -> Source:
+        at_hand = self._at_hand(source)
+        return at_hand if self.text is None else Captioned(at_hand, source.captions, self.text)
 
     def _at_hand(self, source: Source) -> Source:
         if isinstance(source, Store) or size_in_bytes(source, self.spec) > self.memory_gib * 2**30:
@@ -109,6 +124,10 @@ class ImageData(L.LightningDataModule, ABC):
         """What a network that enlarges images is told of these samples: of each, what is known of a held-out image."""
         return self.around(numbers, "cpu").condition
 
+    def captions(self, numbers: Int[Tensor, " n"]) -> list[str] | None:
+        """Of the same images; None where nobody has said."""
+        return self.parts.held_out.captions(numbers % len(self.parts.held_out))
+
     def labels(self, numbers: Int[Tensor, " n"]) -> Labels | None:
         """Of the same images."""
         parts = [self.told(some).label for some in numbers.split(LABELS_AT_ONCE)]
@@ -120,10 +139,12 @@ class ImageData(L.LightningDataModule, ABC):
 
     def batch_of(self, rows: Store) -> Batch:
         """What a network sees and is told of these rows."""
-        batch = rows.batch
-        if self.low_size is None:
-            return batch
-        return batch._replace(condition=batch.condition._replace(image=shrunk(batch.x0, self.low_size)))
+        x0, condition = rows.batch
+        if self.low_size is not None:
+            condition = condition._replace(image=shrunk(x0, self.low_size))
+        if self.text is not None:
+            condition = condition._replace(text=self.text.features(condition.text))
+        return Batch(x0, condition)
 
     def setup(self, stage: str) -> None:
         """Reads or looks at both parts, so that an image that cannot be read is refused before training starts."""

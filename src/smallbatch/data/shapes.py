@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smallbatch.data.drawing import draw
 from smallbatch.data.module import ImageData, Parts
-from smallbatch.data.scenes import CLASS_NAMES, VERSION, Scenes, scenes
+from smallbatch.data.scenes import CLASS_NAMES, VERSION, Scenes, caption, scenes
 from smallbatch.data.store import Source, Store
 from smallbatch.data.stream import Order, Unrepeated
 from smallbatch.errors import UserError
@@ -33,6 +33,10 @@ class Drawn(Source):
         """What these rows show, for their captions."""
         assert ((indices >= 0) & (indices < self.length)).all(), f"rows of {self} asked for: {indices}"
         return scenes(self.first + indices.cpu().numpy())
+
+    def captions(self, indices: Int[Tensor, " n"]) -> list[str]:
+        asked = self.scenes(indices)
+        return [caption(asked.at(row)) for row in range(len(indices))]
 
     def take(self, indices: Int[Tensor, " n"]) -> Store:
         asked = self.scenes(indices)
@@ -65,7 +69,7 @@ class Shapes(ImageData):
 
     @property
     def spec(self) -> ImageSpec:
-        return ImageSpec(channels=3, size=self.size, classes=len(CLASS_NAMES), low_size=self.low_size)
+        return ImageSpec(3, self.size, len(CLASS_NAMES), self.low_size, self.text and self.text.spec)
 
     @property
     def class_names(self) -> list[str]:

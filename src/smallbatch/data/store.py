@@ -2,7 +2,8 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 from smallbatch.data.images import to_float
 from smallbatch.data.stream import Order
 from smallbatch.errors import UserError
-from smallbatch.notation import Batch, Condition, ImageSpec, Labels, Mask, Pixels
+from smallbatch.notation import Batch, Condition, ImageSpec, Labels, Mask, Pixels, Text
 
 
 class Source(ABC):
@@ -24,6 +25,10 @@ class Source(ABC):
     @abstractmethod
     def take(self, indices: Int[Tensor, " n"]) -> "Store": ...
 
+    def captions(self, indices: Int[Tensor, " n"]) -> list[str] | None:
+        """What each of these rows shows, in words; None where nobody has said."""
+        return None
+
     @abstractmethod
     def check(self) -> None:
         """Refuses, as cheaply as it can be found out, what could not be taken."""
@@ -31,35 +36,39 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Store(Source):
-    """Every image and, where the set has classes, its label. Batches are gathered and mirrored where the pixels lie."""
+    """Every image with its label and its text, where there are any. Batches are gathered where the pixels lie."""
 
     pixels: Pixels
     labels: Labels | None
+    text: Text | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def take(self, indices: Int[Tensor, " n"]) -> "Store":
         at = indices.to(self.pixels.device, non_blocking=True)  # a blocking copy would wait for the step before
-        return Store(self.pixels[at], None if self.labels is None else self.labels[at])
+        return self._each(lambda part: part[at])
 
     def check(self) -> None:
         """Every image was read already."""
 
     def to(self, device: torch.device | str) -> "Store":
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        return Store(self.pixels.to(device, non_blocking=True), labels)
+        return self._each(lambda part: part.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Store":
-        return Store(self.pixels.pin_memory(), None if self.labels is None else self.labels.pin_memory())
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Store":
+        labels = None if self.labels is None else change(self.labels)
+        return Store(change(self.pixels), labels, None if self.text is None else Text(*map(change, self.text)))
 
     def mirrored(self, flips: Mask) -> "Store":
         where = flips.to(self.pixels.device, non_blocking=True)[:, None, None, None]
-        return Store(torch.where(where, self.pixels.flip(3), self.pixels), self.labels)
+        return replace(self, pixels=torch.where(where, self.pixels.flip(3), self.pixels))
 
     @property
     def batch(self) -> Batch:
-        return Batch(to_float(self.pixels).contiguous(), Condition(label=self.labels))
+        return Batch(to_float(self.pixels).contiguous(), Condition(label=self.labels, text=self.text))
 
 
 @dataclass(frozen=True)

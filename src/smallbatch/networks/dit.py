@@ -5,19 +5,12 @@ from collections.abc import Callable
 from torch import nn
 
 from smallbatch.errors import UserError
-from smallbatch.networks.layers import Attention, ClockAndLabel, Embedding, Tokens, zero_
+from smallbatch.networks.layers import Attention, ClockAndLabel, Embedding, Tokens, refuse_part, xavier_, zero_
 from smallbatch.networks.network import Network
 from smallbatch.networks.patches import cut, join, positions, spans, through, whole
 from smallbatch.notation import Condition, Image, ImageSpec, Keep, Output, Time
 
 SINUSOIDS = 256  # of the clock, whatever the width
-
-
-def xavier_(layer: nn.Module) -> None:
-    """ViT's start of a linear layer. Dosovitskiy et al. 2020 (2010.11929)."""
-    if isinstance(layer, nn.Linear):
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
 
 
 def says(width: int, numbers: int) -> nn.Module:
@@ -114,10 +107,3 @@ class DiT(Network):
         tokens = through([*self.blocks], tokens, keep, self.spans, self.positions, told)
         out = self.leave(self.norm(tokens, told))
         return join(whole(out, keep, self.side**2), self.patch, self.side)
-
-
-def refuse_part(name: str, part: int, of: str, whole: int) -> None:
-    """Refuses a part that does not divide the whole."""
-    if part < 1 or whole % part:
-        fits = [divisor for divisor in range(1, whole + 1) if whole % divisor == 0]
-        raise UserError(f"network.{name}={part} does not divide {of} {whole}: use one of {fits}")

@@ -30,6 +30,14 @@ def zero_(layer: Layer) -> Layer:
     return layer
 
 
+def xavier_(layer: nn.Module) -> None:
+    """ViT's start of a linear layer. Dosovitskiy et al. 2020 (2010.11929)."""
+    if isinstance(layer, nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
 def sinusoid(clock: Time, width: int, slowest: float = 10_000.0) -> Embedding:
     """Cosines, then sines, of the clock at `width / 2` geometric frequencies. Vaswani et al. 2017 (1706.03762), 3.5."""
     half = width // 2
@@ -41,12 +49,12 @@ def sinusoid(clock: Time, width: int, slowest: float = 10_000.0) -> Embedding:
 class ClockAndLabel(nn.Module):
     """One vector per image: the clock through a small MLP, plus a row of a table where there are classes."""
 
-    def __init__(self, width: int, embedding: int, classes: int):
+    def __init__(self, width: int, embedding: int, classes: int, activation: Callable[[], nn.Module] = nn.SiLU):
         super().__init__()
         if width % 2:
             raise UserError(f"{width=} is odd, but the clock needs a sine for each cosine: use {width + 1}")
         self.width = width
-        self.clock = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.clock = nn.Sequential(nn.Linear(width, embedding), activation(), nn.Linear(embedding, embedding))
         self.label = nn.Embedding(classes, embedding) if classes else None
 
     def forward(self, clock: Time, label: Labels | None) -> Embedding:
@@ -79,3 +87,10 @@ class Attention(nn.Module):
         q, k, v = rearrange(self.qkv(tokens), self.rows, s=3, h=self.heads)
         heard = F.scaled_dot_product_attention(self.norm_q(q), self.norm_k(k), v)
         return self.out(rearrange(heard, "b h n e -> b n (h e)"))
+
+
+def refuse_part(name: str, part: int, of: str, whole: int) -> None:
+    """Refuses a part that does not divide the whole."""
+    if part < 1 or whole % part:
+        fits = [divisor for divisor in range(1, whole + 1) if whole % divisor == 0]
+        raise UserError(f"network.{name}={part} does not divide {of} {whole}: use one of {fits}")

@@ -14,6 +14,7 @@ class Network(nn.Module, ABC):
     block_types: tuple[type[nn.Module], ...] = ()  # what most of its weights lie in, part after part, none in another
     patch: int = 0  # pixels per side of the patches that it may be spared; 0: it sees every pixel
     side: int  # patches per side of an image
+    fewest: int = 1  # patches that it must see
     text: TextSpec | None = None  # what it hears besides; None: no text
     low_size: int | None = None  # pixels per side of the `Condition.image` that it enlarges; None: it takes none
 

@@ -8,8 +8,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from smallbatch.networks.layers import Tokens, sinusoid
 from smallbatch.errors import UserError
+from smallbatch.networks.layers import Tokens, sinusoid
 from smallbatch.notation import Keep, Way
 
 Maps = Float[Tensor, "b maps h w"]
@@ -27,9 +27,12 @@ def join(tokens: Tokens, patch: int, side: int) -> Maps:
     return rearrange(tokens, "b (y x) (c p q) -> b c (y p) (x q)", p=patch, q=patch, y=side)
 
 
-def positions(side: int, width: int) -> Positions:
-    """Where each of side x side patches lies: half of its numbers are sinusoids of the row, half of the column."""
-    line = sinusoid(torch.arange(side, dtype=torch.float32), width // 2)
+def positions(side: int, width: int, scale: float = 1.0) -> Positions:
+    """Where each of side x side patches lies: half of its numbers are sinusoids of the row, half of the column.
+
+    Both are counted in `scale` patches, so that a finer grid may lie where a coarser one did.
+    """
+    line = sinusoid(torch.arange(side, dtype=torch.float32) / scale, width // 2)
     return torch.cat([line.repeat_interleave(side, dim=0), line.repeat(side, 1)], dim=1)
 
 
@@ -62,13 +65,18 @@ def spans(blocks: int, mixer: int, decoder: int) -> dict[Way, Span]:
 
 
 def through(
-    blocks: Sequence[nn.Module], tokens: Tokens, keep: Keep | None, spans: Mapping[Way, Span], empty: Positions, *heard: Any
+    blocks: Sequence[nn.Module],
+    tokens: Tokens,
+    keep: Keep | None,
+    spans: Mapping[Way, Span],
+    empty: Positions,
+    *heard: Any,
 ) -> Tokens | Kept:
     """What all blocks make of the tokens; of the kept ones alone, where the others do not come back.
 
     What comes back is what was left out, and for a decoder the same `empty` token of its place in every image.
     """
-    if keep is None:
+    if keep is None or keep.patches.shape[1] == tokens.shape[1]:
         return passed(blocks, tokens, *heard)
     first, end = spans[keep.way]
     tokens = passed(blocks[:first], tokens, *heard)
@@ -85,7 +93,7 @@ def passed(blocks: Sequence[nn.Module], tokens: Tokens, *heard: Any) -> Tokens:
     return tokens
 
 
-def whole(out: Tokens | Kept, keep: Keep | None, patches: int) -> Tokens:
+def whole(out: Kept, keep: Keep | None, patches: int) -> Tokens:
     """What was said of all patches of an image: nothing of those that did not come back."""
     if out.shape[1] == patches:
         return out

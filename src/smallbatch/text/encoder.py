@@ -18,7 +18,7 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def tokens(self, captions: Sequence[str]) -> Text:
-        """Token numbers (b, spec.length) and where they are real, on the CPU. A caption's end is cut off if it must be."""
+        """Token numbers (b, spec.length) and where they are real, on the CPU. The end of a long caption is cut off."""
 
     def features(self, tokens: Text) -> Text:
         """What the network hears of them, on their device: features of a frozen encoder, or the tokens themselves."""
@@ -26,8 +26,15 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def misfits(self, captions: Sequence[str]) -> list[str]:
-        """A line for each way in which some of these captions are not heard as they are: cut off, or of unknown words."""
+        """A line for each way in which some of these captions are not heard whole: cut off, or of unknown words."""
 
     @abstractmethod
     def described(self) -> dict[str, Any]:
         """What makes the same encoder again: `_target_` and its arguments, as plain values."""
+
+
+def cut_off(lengths: Sequence[int], limit: int, unit: str) -> list[str]:
+    """The line that says how many captions of these lengths are longer than can be heard, if any is."""
+    longer = sum(length > limit for length in lengths)
+    ends = "is longer than {} {}: its end is" if longer == 1 else "are longer than {} {}: their ends are"
+    return [f"{longer} of {len(lengths)} captions {ends.format(limit, unit)} cut off"] if longer else []

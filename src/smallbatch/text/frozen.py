@@ -1,0 +1,91 @@
+"""Text encoders that were trained elsewhere and stay as they are."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from smallbatch.errors import UserError
+from smallbatch.notation import Text, TextSpec
+from smallbatch.text.encoder import TextEncoder, cut_off
+from smallbatch.text.published import Published, frozen
+
+
+@dataclass(frozen=True)
+class Frozen(TextEncoder):
+    """Features of every token after the last LayerNorm, in float32.
+
+    `name`, `revision`: as in Published. `pad`: the number that padding has; None: the tokenizer's own.
+    Weights are read when first needed and belong to no module, so that no checkpoint holds them.
+    """
+
+    kinds: ClassVar[tuple[str, ...]]  # the model types that it reads, as a config.json names them
+
+    name: str
+    length: int
+    revision: str | None = None
+    pad: int | None = None
+
+    @abstractmethod
+    def classes(self) -> tuple[type, type, type]:
+        """Of transformers, for the config, the tokenizer and the model. Imported here: it takes seconds."""
+
+    @abstractmethod
+    def longest(self, config: Any) -> int | None:
+        """Tokens that the model can hear; None: any number."""
+
+    @abstractmethod
+    def encode(self, model: nn.Module, tokens: Text) -> Float[Tensor, "b n d"]: ...
+
+    @cached_property
+    def published(self) -> Published:
+        try:
+            from transformers.utils import logging
+        except ImportError as error:
+            kind = type(self).__name__.lower()
+            raise UserError(f"text={kind} needs its package ({error}): pip install 'smallbatch[text]'") from None
+        logging.set_verbosity_error()  # it would list the weights of an image encoder that nobody asked for
+        logging.disable_progress_bar()
+        return Published(self.name, self.revision, *self.classes())
+
+    @cached_property
+    def spec(self) -> TextSpec:
+        """Reads the config only."""
+        config = self.published.read_config(self.kinds)
+        longest = self.longest(config)
+        if self.length < 2 or (longest is not None and self.length > longest):
+            raise UserError(f"text.length={self.length}: {self.name} hears 2 to {longest or 'any number of'} tokens")
+        if self.pad is not None and not 0 <= self.pad < config.vocab_size:
+            raise UserError(f"text.pad={self.pad}: {self.name} has tokens 0 to {config.vocab_size - 1}")
+        return TextSpec(self.length, width=config.hidden_size)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return self.published.read_tokenizer()
+
+    def tokens(self, captions: Sequence[str]) -> Text:
+        to_length = {"padding": "max_length", "truncation": True, "max_length": self.spec.length}
+        given = self.tokenizer(list(captions), **to_length, return_tensors="pt")
+        value, mask = given["input_ids"], given["attention_mask"].bool()
+        return Text(value if self.pad is None else value.where(mask, self.pad), mask)
+
+    @torch.no_grad()
+    def features(self, tokens: Text) -> Text:
+        device = tokens.value.device
+        with torch.autocast(device.type, enabled=False):  # the same whatever training they are for
+            return Text(self.encode(frozen(self.published, device), tokens).float(), tokens.mask)
+
+    def misfits(self, captions: Sequence[str]) -> list[str]:
+        whole = self.tokenizer(list(captions), verbose=False)["input_ids"]
+        return cut_off([len(tokens) for tokens in whole], self.length, "tokens")
+
+    def described(self) -> dict[str, Any]:
+        folder = Path(self.name).expanduser()
+        name = str(folder.resolve()) if folder.is_dir() else self.name  # wherever the reader stands
+        return {"_target_": f"{type(self).__module__}.{type(self).__name__}", **asdict(self), "name": name}
