@@ -45,6 +45,7 @@ MAY = {  # the package's own modules that each file of the mathematics may name
     "likeness": BASE,
     "validation": BASE | {"denoiser", "randomness"},
     "networks": BASE | {"networks"},
+    "text": BASE | {"text"},
     "learning_rates": BASE,
     "optimizers": BASE,
     "sharding": {"networks"},

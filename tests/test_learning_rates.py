@@ -9,17 +9,22 @@ from torch.utils.data import DataLoader
 
 from smallbatch.callbacks.budget import Budget
 from smallbatch.callbacks.cadence import StepCallback
+from smallbatch.denoiser import Continuous, Denoiser
 from smallbatch.densities import Uniform
 from smallbatch.draws import Stratified
 from smallbatch.errors import UserError
 from smallbatch.learning_rates import MDLRC, Beta1Decay, Constant, Cosine, InverseSqrt, Linear, LinearCooldown
 from smallbatch.masking import Unmasked
 from smallbatch.module import DiffusionModule
-from smallbatch.notation import Batch, Condition
+from smallbatch.networks.experts import Experts
+from smallbatch.networks.microdit import MicroDiT
+from smallbatch.notation import Batch, Condition, ImageSpec
 from smallbatch.objective import Objective
 from smallbatch.optimizers import adamw
+from smallbatch.predictions import V
 from smallbatch.timesteps import Timesteps
 from smallbatch.weightings import Plain
+from tests.leaves import SCHEDULES
 from tests.tiny import tiny_denoiser
 
 TABLE = {  # progress: beta1, factor on the rate; from beta1 = 0.9
@@ -87,9 +92,9 @@ class Watch(StepCallback):
         self.seen.append((group["lr"], *group["betas"]))
 
 
-def module(optimizer):
+def module(optimizer, denoiser=None, **options):
     objective = Objective(Timesteps(Stratified(), Uniform()), Plain(), Unmasked())
-    return DiffusionModule(tiny_denoiser(), objective, optimizer, MDLRC(0.9), batch=4, seed=0)
+    return DiffusionModule(denoiser or tiny_denoiser(), objective, optimizer, MDLRC(0.9), batch=4, seed=0, **options)
 
 
 def train(folder, steps, resume=None):
@@ -115,3 +120,20 @@ def test_a_run_gives_its_optimizer_these_betas_and_rates_and_a_resumed_run_goes_
 def test_an_optimizer_without_betas_is_refused_where_they_would_move():
     with pytest.raises(UserError, match="MDLRC moves beta1, and SGD has none: use optimizer=adamw"):
         module(torch.optim.SGD).configure_optimizers()
+
+
+def test_experts_learn_at_their_own_rate_and_every_weight_at_one():
+    small = dict(width=16, depth=2, head_width=8, mixer_width=16, mixer_depth=2, experts=2, multiple=8, decoder=1)
+    network = partial(MicroDiT, patch=2, **small)
+    schedule = SCHEDULES["cosine"]
+    denoiser = Denoiser(lambda spec, outputs: network(spec, outputs), schedule, V(), Continuous(), ImageSpec(1, 8, 0))
+    made = module(partial(adamw, batch=4, lr=1e-3), denoiser, expert_lr=0.5)
+    common, own = made.configure_optimizers().param_groups
+    experts = [p for part in denoiser.network.modules() if isinstance(part, Experts) for p in part.parameters()]
+    assert (common["lr"], own["lr"]) == (1e-3, 5e-4) and own["params"] == experts and len(experts) == 2
+    assert len(common["params"]) + len(experts) == len([*denoiser.network.parameters()])
+
+
+def test_an_experts_rate_without_experts_is_refused():
+    with pytest.raises(UserError, match=r"expert_lr=0.5: UNet has no experts: leave it at 1"):
+        module(partial(adamw, batch=4, lr=1e-3), expert_lr=0.5).configure_optimizers()

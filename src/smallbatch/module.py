@@ -11,6 +11,7 @@ from smallbatch.denoiser import Denoiser
 from smallbatch.ema import trainable
 from smallbatch.errors import UserError
 from smallbatch.learning_rates import LearningRate
+from smallbatch.networks.experts import Experts
 from smallbatch.notation import Batch, Observed
 from smallbatch.objective import Objective
 from smallbatch.randomness import Step, seed_layers
@@ -18,7 +19,8 @@ from smallbatch.sharding import clip_, shard
 
 
 class DiffusionModule(L.LightningModule):
-    """`batch` counts the rows of an optimizer step over all ranks and micro-batches.
+    """`batch` counts the rows of an optimizer step over all ranks and micro-batches; experts learn at `expert_lr` times
+    the rate.
 
     Callbacks read `images`, `window_ended`, `observed` and `grad_norm`. The budget sets `progress`, `seconds` and
     `interrupted`.
@@ -33,11 +35,14 @@ class DiffusionModule(L.LightningModule):
         batch: int,
         seed: int,
         clip_norm: float | None = None,
+        expert_lr: float = 1.0,
     ):
         super().__init__()
         if clip_norm is not None and clip_norm <= 0:
             raise UserError(f"{clip_norm=} must be above 0, or null for no clipping")
-        self.denoiser, self.objective = denoiser, objective
+        if not expert_lr > 0:
+            raise UserError(f"{expert_lr=} must be above 0, and 1 for the rate of all other weights")
+        self.denoiser, self.objective, self.expert_lr = denoiser, objective, expert_lr
         self.optimizer, self.lr_schedule = optimizer, lr_schedule
         self.batch, self.seed, self.clip_norm = batch, seed, torch.inf if clip_norm is None else clip_norm
         self.progress = 0.0  # share of the budget spent
@@ -97,7 +102,10 @@ class DiffusionModule(L.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         network = {*trainable(self.denoiser.network).values()}
-        optimizer = self.optimizer(p for p in self.parameters() if p in network)
+        experts = self.experts() if self.expert_lr != 1 else []
+        optimizer = self.optimizer(p for p in self.parameters() if p in network - {*experts})
+        if experts:
+            optimizer.add_param_group({"params": experts, "lr": self.expert_lr * optimizer.defaults["lr"]})
         learned = [p for p in self.parameters() if p.requires_grad and p not in network]
         if learned:  # in a group of their own: no optimizer takes one of which some are shared out and some are not
             optimizer.add_param_group({"params": learned})
@@ -105,3 +113,11 @@ class DiffusionModule(L.LightningModule):
             names = f"{type(self.lr_schedule).__name__} moves beta1, and {type(optimizer).__name__} has none"
             raise UserError(f"lr_schedule: {names}: use optimizer=adamw, or lr_schedule=linear for the rate alone")
         return optimizer
+
+    def experts(self) -> list[nn.Parameter]:
+        """The weights of the network's experts."""
+        network = self.denoiser.network
+        found = [p for part in network.modules() if isinstance(part, Experts) for p in part.parameters()]
+        if not found:
+            raise UserError(f"expert_lr={self.expert_lr}: {type(network).__name__} has no experts: leave it at 1")
+        return found

@@ -51,7 +51,7 @@ class Metrics(ImagesCallback):
     def on_due(self, trainer: L.Trainer, module: DiffusionModule) -> None:
         spec, n, data = module.denoiser.spec, self.evaluation.n, trainer.datamodule
         labels = torch.arange(n) % spec.classes if spec.classes else None
-        told = of_class(labels)
+        told, prompts = of_class(labels), data.captions(torch.arange(n)) if spec.text else None
         if spec.told_by_data:
             told, labels = data.told, data.labels(torch.arange(n))
         seen, self.evaluation.device = Seen(spec.channels), module.device
@@ -59,7 +59,7 @@ class Metrics(ImagesCallback):
         with averaged(trainer, module):  # in float32, whatever training is in: as `smallbatch evaluate` draws them
             images = generate(module.denoiser, self.sampler, told, share(n), self.seed, self.batch)
             try:
-                judged = self.evaluation(Samples(n, seen.quantise(images), seen, labels))
+                judged = self.evaluation(Samples(n, seen.quantise(images), seen, labels, prompts=prompts))
             except NotFinite as error:  # the next samples may be sound
                 rank_zero_warn(f"at {module.images} images: {error}")
                 judged = Judged([], None)

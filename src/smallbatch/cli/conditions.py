@@ -54,14 +54,14 @@ def from_files(config: DictConfig, path: str, spec: ImageSpec) -> Asked:
     return Asked(n, told, labels)
 
 
-def from_prompts(config: DictConfig, encoder: TextEncoder, spec: ImageSpec) -> Asked:
+def from_prompts(config: DictConfig, encoder: TextEncoder, spec: ImageSpec, device: torch.device | str) -> Asked:
     """Prompt after prompt; after the last one the first comes again. They are of no class, unless one is named."""
     prompts = prompts_of(config.prompts)
     for line in encoder.misfits(prompts):
         print(printable(line))
     n = config.n or len(prompts)
     labels = None if config.labels == "auto" else choose(config.labels, n, spec.classes, config.seed)
-    heard = encoder.features(encoder.tokens(prompts))
+    heard = encoder.features(encoder.tokens(prompts).to(device))
 
     def told(numbers: Numbers) -> Condition:
         return of_class(labels)(numbers)._replace(text=heard.at(numbers % len(prompts)))

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from smallbatch.cli import runs, sample
 from smallbatch.cli.building import from_config
+from smallbatch.cli.conditions import prompts_of
 from smallbatch.data.module import ImageData
 from smallbatch.data.store import Store
 from smallbatch.errors import UserError, printable
@@ -73,11 +74,12 @@ def drawn(config: DictConfig, data: ImageData | None, device: torch.device) -> t
     """This rank's share of a run's samples, not yet drawn."""
     denoiser, sampler, asked = sample.drawing_of(config, device, data)
     marks = [] if data is None else compared(runs.about(Path(config.run))["data_fingerprint"], data)
-    if asked.truth:
+    if asked.truth and denoiser.spec.low_size:
         marks.append(f"enlarged from {min(asked.n, len(data.held_out_store))} held-out images")
     spec, mine, seen = denoiser.spec, share(asked.n), Seen(denoiser.spec.channels)
     images = seen.quantise(generate(denoiser, sampler, asked.told, mine, config.seed, config.batch))
-    return Samples(asked.n, progress(images, math.ceil(len(mine) / config.batch)), seen, asked.labels, marks), spec
+    shown = progress(images, math.ceil(len(mine) / config.batch))
+    return Samples(asked.n, shown, seen, asked.labels, marks, asked.prompts), spec
 
 
 def compared(trained_on: str, data: ImageData) -> list[str]:
@@ -95,7 +97,11 @@ def given(config: DictConfig) -> tuple[Samples, ImageSpec]:
     marks = [*marks, *([f"{n} of {len(source)} images"] if n < len(source) else [])]
     labels = source.labels if isinstance(source, Store) else None
     labels = None if labels is None else labels[spread(n, len(source))]
-    return Samples(n, real(source, n, config.batch), Seen(spec.channels), labels, marks), spec
+    prompts = None if config.prompts is None else prompts_of(config.prompts)
+    if prompts is not None and len(prompts) != len(source):
+        raise UserError(f"prompts={config.prompts} holds {len(prompts)}, samples={config.samples} {len(source)} images")
+    prompts = prompts and [prompts[row] for row in spread(n, len(source)).tolist()]
+    return Samples(n, real(source, n, config.batch), Seen(spec.channels), labels, marks, prompts), spec
 
 
 def progress(images: Iterator[Any], steps: int) -> Iterator[Any]:

@@ -60,13 +60,13 @@ def drawing_of(config: DictConfig, device: torch.device | str, data: ImageData |
     if config.ema_width is not None:
         misfit = runs.reaverage(denoiser, config.run, config.ema_width)
         print(f"average of width {config.ema_width} rebuilt from snapshots; its profile is off by {misfit:.1%}")
-    asked = asked_of(config, denoiser.spec, data)
+    asked = asked_of(config, denoiser.spec, data, device)
     if asked.labels is None and denoiser.spec.text is None and config.guidance != 1:
         raise UserError(f"guidance={config.guidance} needs labels or a text; without them use guidance=1")
     return Drawing(denoiser, from_config(config.sampler, "sampler"), asked)
 
 
-def asked_of(config: DictConfig, spec: ImageSpec, data: ImageData | None) -> Asked:
+def asked_of(config: DictConfig, spec: ImageSpec, data: ImageData | None, device: torch.device | str) -> Asked:
     images, prompts = config.get("images"), config.get("prompts")
     if images is not None and spec.low_size is None:
         raise UserError(f"images={images}: run={config.run} enlarges no images: leave images out")
@@ -75,7 +75,7 @@ def asked_of(config: DictConfig, spec: ImageSpec, data: ImageData | None) -> Ask
     if not spec.told_by_data:
         return conditions.from_noise(config, spec)
     if prompts is not None:
-        return conditions.from_prompts(config, runs.text_of(Path(config.run)), spec)
+        return conditions.from_prompts(config, runs.text_of(Path(config.run)), spec, device)
     if images is not None:
         return conditions.from_files(config, images, spec)
     data = data or data_of(config)

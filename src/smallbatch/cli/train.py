@@ -93,7 +93,9 @@ def check_timesteps(objects: dict[str, Any]) -> None:
 def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     """The module with its network initialised, laid out and compiled as asked; the data read."""
     if objects["text"] is not None:
-        objects["data"].tell(objects["text"])
+        for line in objects["data"].tell(objects["text"]):
+            say(line)
+        objects["text"].prepare()
     objects["data"].setup("fit")
     drawn_up = plan.on_meta(objects["denoiser"], objects["data"].spec)
     check_network(drawn_up, objects["data"].spec)

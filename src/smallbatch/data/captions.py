@@ -12,7 +12,6 @@ from smallbatch.data.classes import Classes
 from smallbatch.data.decoded import Decoded
 from smallbatch.data.files import Files, open_files
 from smallbatch.data.folder import Images
-from smallbatch.data.module import Parts
 from smallbatch.data.reading import chunks, refuse
 from smallbatch.data.said import Beside, Said, Table
 from smallbatch.data.tar import Tars, holds_shards
@@ -54,7 +53,9 @@ class Captions(Images):
         per_image: int = 1,
         low_size: int | None = None,
     ):
-        super().__init__(path, batch, seed, size, channels, flip, held_out, smallest, memory_gib, workers, per_image, low_size)
+        super().__init__(
+            path, batch, seed, size, channels, flip, held_out, smallest, memory_gib, workers, per_image, low_size
+        )
         self.table = table
 
     @cached_property

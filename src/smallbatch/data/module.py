@@ -87,12 +87,16 @@ class ImageData(L.LightningDataModule, ABC):
     def held_out_store(self) -> Source:
         return self._with_captions(self.parts.held_out)
 
-    def tell(self, text: TextEncoder) -> None:
-        """From now on every image comes with its caption as `text` hears it. To be called before any image is read."""
+    def tell(self, text: TextEncoder) -> list[str]:
+        """From now on every image comes with its caption as `text` hears it; what it does not hear is said in lines.
+
+        To be called before any image is read.
+        """
         captions = self.parts.train.captions(torch.arange(min(CAPTIONS_LEARNED, len(self.parts.train))))
         if captions is None:
             raise UserError(f"text: {type(self).__name__} has no captions: choose data=shapes, or leave text out")
         self.text = text.learned(captions)
+        return self.text.misfits(captions)
 
     def _with_captions(self, source: Source) -> Source:
         at_hand = self._at_hand(source)

@@ -16,6 +16,7 @@ from smallbatch.metrics.extractors import Extractor
 from smallbatch.metrics.frechet import extrapolate, frechet
 from smallbatch.metrics.judged import Judged, Score
 from smallbatch.metrics.looking import Looked, Stream, look
+from smallbatch.metrics.prompt_accuracy import PromptAccuracy
 from smallbatch.metrics.reference import Reference, at_hand, check, open_reference
 from smallbatch.metrics.rows import batches, spread
 from smallbatch.metrics.scores import inception_score, kernel_distance, precision_recall
@@ -23,8 +24,9 @@ from smallbatch.metrics.stamps import fingerprints
 from smallbatch.metrics.validity import Seen, nearest
 from smallbatch.notation import ImageSpec, Labels, Pixels
 
+PROMPTS = "prompt_accuracy"
 BY_IMAGE = ("kernel", "inception_score", "precision_recall")  # need the features of single images
-LEAST = {"frechet": 2, "kernel": 2, "inception_score": 10, "precision_recall": 4}  # images
+LEAST = {"frechet": 2, "kernel": 2, "inception_score": 10, "precision_recall": 4, PROMPTS: 2}  # images
 BLOCKS = 10  # of the jackknife
 KEPT = 10_000  # real images whose features are kept
 
@@ -34,13 +36,14 @@ class NotFinite(UserError):
 
 
 class Samples(NamedTuple):
-    """What is judged: this rank's share of `n` images, as it streams by; `labels` and `marks` are of all."""
+    """What is judged: this rank's share of `n` images, as it streams by; labels, prompts and marks are of all."""
 
     n: int
     images: Stream
     seen: Seen
     labels: Labels | None = None
     marks: Sequence[str] = ()
+    prompts: Sequence[str] | None = None
 
 
 class Evaluation:
@@ -101,13 +104,17 @@ class Evaluation:
         for what, count in least.items():
             if n < count:
                 raise UserError(f"n={n} is too small for {what}: it needs at least {count} images")
+        if PROMPTS in self.scores and (self.spec.channels != 3 or self.spec.size < 16):
+            kind = f"{self.spec.channels}x{self.spec.size}x{self.spec.size}"
+            raise UserError(f"metrics.scores={PROMPTS} reads coloured shapes of 16 pixels and more, not {kind}")
         if "inception_score" in self.scores and not self.extractor.has_classes:
             raise UserError(f"metrics.scores=inception_score needs classes, and {self.extractor.name} has none")
 
     def __call__(self, samples: Samples) -> Judged:
         """Every rank must call it."""
+        accuracy = self._reader(samples.prompts)
         found = look(
-            samples.images,
+            samples.images if accuracy is None else accuracy.look(samples.images),
             self.extractor,
             samples.seen,
             self.device,
@@ -119,7 +126,30 @@ class Evaluation:
             raise NotFinite(f"{found.seen.broken} of {found.n} samples are not finite: nothing can be said of them")
         marks = [*self.marks, *samples.marks, *self._few(found.n)]
         near, pairs = self._nearest(found.first)
-        return Judged([*self._scores(found, marks), *self._validity(found), *near], pairs)
+        shown = [] if accuracy is None else [*summed(accuracy).scores, *self._as_real(found.n)]
+        return Judged([*self._scores(found, marks), *shown, *self._validity(found), *near], pairs)
+
+    def _reader(self, prompts: Sequence[str] | None) -> PromptAccuracy | None:
+        if PROMPTS not in self.scores:
+            return None
+        if prompts is None:
+            raise UserError(f"metrics.scores={PROMPTS} needs prompts: a run that hears a text, or prompts=FILE")
+        return PromptAccuracy(prompts)
+
+    def _as_real(self, n: int) -> Iterator[Score]:
+        """What held-out images with captions of their own score: by how much the reading itself is off."""
+        if not self.floor or self.data is None:
+            return
+        source = self.data.held_out_store
+        m = min(n, len(source))
+        captions = source.captions(spread(m, len(source)))
+        if captions is None:
+            return
+        accuracy = PromptAccuracy(captions)
+        for _ in accuracy.look(real(source, m, self.batch)):
+            pass
+        first = summed(accuracy).scores[0]
+        yield first._replace(name=f"{PROMPTS}_real@{m}", marks=["of held-out images and their captions"])
 
     def _scores(self, found: Looked, marks: list[str]) -> Iterator[Score]:
         if "frechet" in self.scores:
@@ -216,6 +246,12 @@ class Evaluation:
     @property
     def distance(self) -> str:
         return "fid" if self.extractor.name == "inception" else f"fd_{self.extractor.name}"
+
+
+def summed(accuracy: PromptAccuracy) -> PromptAccuracy:
+    """Of all ranks together."""
+    ranks.summed_(accuracy.sums)
+    return accuracy
 
 
 def chance(n: int, of_reference: int) -> float:

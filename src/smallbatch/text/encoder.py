@@ -16,6 +16,10 @@ class TextEncoder(ABC):
         """The encoder for a data set with these captions; one that has nothing to learn is itself."""
         return self
 
+    def prepare(self) -> None:
+        """Refuses, before long work, what is not there."""
+        self.features(self.tokens([""]))
+
     @abstractmethod
     def tokens(self, captions: Sequence[str]) -> Text:
         """Token numbers (b, spec.length) and where they are real, on the CPU. The end of a long caption is cut off."""
