@@ -48,4 +48,4 @@ def test_a_run_enlarges_held_out_images_and_those_of_a_folder(smallbatch, traine
 def test_a_run_that_enlarges_nothing_takes_no_images():
     config = OmegaConf.create({"run": "runs/plain", "images": "FOLDER"})
     with pytest.raises(UserError, match="images=FOLDER: run=runs/plain enlarges no images: leave images out"):
-        sample.asked_of(config, ImageSpec(1, 8, 10), None)
+        sample.asked_of(config, ImageSpec(1, 8, 10), None, "cpu")
