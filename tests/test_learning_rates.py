@@ -135,5 +135,5 @@ def test_experts_learn_at_their_own_rate_and_every_weight_at_one():
 
 
 def test_an_experts_rate_without_experts_is_refused():
-    with pytest.raises(UserError, match=r"expert_lr=0.5: UNet has no experts: leave it at 1"):
+    with pytest.raises(UserError, match=r"expert_lr=0.5: Tiny has no experts: leave it at 1"):
         module(partial(adamw, batch=4, lr=1e-3), expert_lr=0.5).configure_optimizers()

@@ -43,7 +43,7 @@ def run(config: DictConfig) -> None:
     judged = evaluation(samples)
     if ranks.rank() == 0:
         show(judged.scores)
-        if out := path_of(config, evaluation.reference.known_as):
+        if out := path_of(config, evaluation.held_against):
             print(*write(judged, out, asked(config)), sep="\n")
 
 

@@ -1,6 +1,5 @@
 """Images that come with what is said of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from jaxtyping import Int
@@ -12,20 +11,21 @@ from smallbatch.text.encoder import TextEncoder
 
 @dataclass(frozen=True)
 class Captioned(Source):
-    """The rows of `source`, each with its caption, as `text` takes it apart."""
+    """The rows of `source`, each with its caption in `said`, as `text` takes it apart."""
 
     source: Source
-    said: Callable[[Int[Tensor, " n"]], list[str]]
+    said: Source
     text: TextEncoder
 
     def __len__(self) -> int:
         return len(self.source)
 
     def captions(self, indices: Int[Tensor, " n"]) -> list[str]:
-        return self.said(indices)
+        return self.said.captions(indices)
 
     def take(self, indices: Int[Tensor, " n"]) -> Store:
-        return replace(self.source.take(indices), text=self.text.tokens(self.said(indices)))
+        return replace(self.source.take(indices), text=self.text.tokens(self.captions(indices)))
 
     def check(self) -> None:
         self.source.check()
+        self.said.check_captions()

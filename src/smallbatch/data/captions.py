@@ -25,8 +25,7 @@ class DecodedAndSaid(Decoded):
     def captions(self, indices: Int[Tensor, " n"]) -> list[str]:
         return [self.said(self.names[row]) for row in indices.tolist()]
 
-    def check(self) -> None:
-        super().check()
+    def check_captions(self) -> None:
         look = chunks(lambda rows: [self.said(self.names[row]) for row in rows], 0, len(self), "looking at captions")
         refuse([problem for chunk in look for problem in chunk.problems], len(self))
 

@@ -57,6 +57,10 @@ class Joined(Source):
         for part in self.parts:
             part.check()
 
+    def check_captions(self) -> None:
+        for part in self.parts:
+            part.check_captions()
+
 
 class Mixture(ImageData):
     """`weights` are shares of the training images by the name of the set; of every 1,000 images each has its share.

@@ -100,7 +100,7 @@ class ImageData(L.LightningDataModule, ABC):
 
     def _with_captions(self, source: Source) -> Source:
         at_hand = self._at_hand(source)
-        return at_hand if self.text is None else Captioned(at_hand, source.captions, self.text)
+        return at_hand if self.text is None else Captioned(at_hand, source, self.text)
 
     def _at_hand(self, source: Source) -> Source:
         if isinstance(source, Store) or size_in_bytes(source, self.spec) > self.memory_gib * 2**30:

@@ -29,6 +29,10 @@ class Source(ABC):
         """What each of these rows shows, in words; None where nobody has said."""
         return None
 
+    def check_captions(self) -> None:
+        """Refuses what could not be said; where captions follow from the rows, the first is as good as all."""
+        self.captions(torch.arange(min(1, len(self))))
+
     @abstractmethod
     def check(self) -> None:
         """Refuses, as cheaply as it can be found out, what could not be taken."""

@@ -51,6 +51,7 @@ class Evaluation:
 
     `reference` is a file or folder; None: the training part of the data. What was once measured of a data set is kept
     in `cache`. A Frechet distance is called fid in the features of TensorFlow's Inception alone.
+    Where prompt_accuracy is asked alone, images are held against their prompts, and neither extractor nor reference is.
     """
 
     reference: Reference
@@ -80,6 +81,8 @@ class Evaluation:
         """Refuses, before `n` images are drawn, what could not be judged; measures what they are held against."""
         self.data, self.device, self.spec = data, device, spec
         self._check(n)
+        if not self.compares:
+            return
         self.extractor.prepare(data)
         if self.given is not None:
             self.reference = open_reference(self.given, self.extractor, device, self.batch, KEPT)
@@ -113,8 +116,11 @@ class Evaluation:
     def __call__(self, samples: Samples) -> Judged:
         """Every rank must call it."""
         accuracy = self._reader(samples.prompts)
+        images = samples.images if accuracy is None else accuracy.look(samples.images)
+        if not self.compares:
+            return self._shown_alone(samples, images, accuracy)
         found = look(
-            samples.images if accuracy is None else accuracy.look(samples.images),
+            images,
             self.extractor,
             samples.seen,
             self.device,
@@ -122,12 +128,28 @@ class Evaluation:
             any(name in BY_IMAGE for name in self.scores),
             samples.labels,
         )
-        if found.seen.broken:
-            raise NotFinite(f"{found.seen.broken} of {found.n} samples are not finite: nothing can be said of them")
+        refuse_broken(found.seen, found.n)
         marks = [*self.marks, *samples.marks, *self._few(found.n)]
         near, pairs = self._nearest(found.first)
         shown = [] if accuracy is None else [*summed(accuracy).scores, *self._as_real(found.n)]
         return Judged([*self._scores(found, marks), *shown, *self._validity(found), *near], pairs)
+
+    def _shown_alone(self, samples: Samples, images: Stream, accuracy: PromptAccuracy) -> Judged:
+        for _ in samples.seen.look(images):
+            pass
+        ranks.summed_(samples.seen.sums)
+        refuse_broken(samples.seen, samples.n)
+        scores = [*summed(accuracy).scores, *self._as_real(samples.n)]
+        return Judged([score._replace(marks=[*score.marks, *samples.marks]) for score in scores], None)
+
+    @property
+    def compares(self) -> bool:
+        """With real images, in an extractor's features."""
+        return {*self.scores} != {PROMPTS}
+
+    @property
+    def held_against(self) -> str:
+        return self.reference.known_as if self.compares else PROMPTS
 
     def _reader(self, prompts: Sequence[str] | None) -> PromptAccuracy | None:
         if PROMPTS not in self.scores:
@@ -246,6 +268,11 @@ class Evaluation:
     @property
     def distance(self) -> str:
         return "fid" if self.extractor.name == "inception" else f"fd_{self.extractor.name}"
+
+
+def refuse_broken(seen: Seen, n: int) -> None:
+    if seen.broken:
+        raise NotFinite(f"{seen.broken} of {n} samples are not finite: nothing can be said of them")
 
 
 def summed(accuracy: PromptAccuracy) -> PromptAccuracy:
