@@ -86,3 +86,15 @@ def test_the_report_benchmark_says_what_many_runs_cost(capfd, tmp_path):
     out = capfd.readouterr().out
     assert "20 runs of 7 choices" in out and re.search(r"seconds +\d+\.\d\npeak memory +\d+ MiB\npage +0\.\d MiB", out)
     assert "1 failed" in (tmp_path / "report.html").read_text()
+
+
+def test_the_masking_benchmark_counts_and_times_what_hiding_patches_saves(capsys):
+    benchmark = runpy.run_path(str(BENCHMARKS / "masking.py"))
+    own = ["network=microdit_digits", "batch=1", "rounds=1", "ratios=0.75", "tokens=16"]
+    benchmark["main"]([*own, f"threads={torch.get_num_threads()}"])
+    out = capsys.readouterr().out
+    fewer = float(re.search(r"deferred 0.75: FLOPs (\S+) times fewer", out)[1])
+    apart = float(re.search(r"outputs (\S+) apart", out)[1])
+    assert 1.5 < fewer < 4 and apart < 1e-4 and "256 patches, batch 1" in out
+    with pytest.raises(SystemExit, match="rato: give network, masking"):
+        benchmark["main"](["rato=0.5"])

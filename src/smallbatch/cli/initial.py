@@ -1,12 +1,16 @@
 """Where training begins: at the weights that another run exported, instead of random ones."""
 
+from pathlib import Path
+
 from safetensors.torch import load_file
 
 from smallbatch.cli.naming import weights_of
-from smallbatch.cli.runs import shapes_in
+from smallbatch.cli.runs import shapes_in, text_of
 from smallbatch.cli.shapes import Shapes, misfit, shapes_of
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
+from smallbatch.text.encoder import TextEncoder
+from smallbatch.text.words import Words
 
 
 def check(denoiser: Denoiser, init_from: str) -> None:
@@ -24,6 +28,14 @@ def load(denoiser: Denoiser, init_from: str) -> None:
     state, stored = denoiser.state_dict(), load_file(weights_of(init_from))
     for name in shared(shapes_of(state), shapes_of(stored)):
         state[name].copy_(stored[name])
+
+
+def vocabulary(text: TextEncoder | None, init_from: str | None) -> TextEncoder | None:
+    """The words whose numbers stand in those weights, where none are given."""
+    if init_from is None or not isinstance(text, Words) or text.words is not None:
+        return text
+    known = text_of(Path(init_from).expanduser())
+    return Words(known.words, text.length) if isinstance(known, Words) else text
 
 
 def shared(mine: Shapes, other: Shapes) -> Shapes:

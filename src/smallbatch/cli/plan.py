@@ -68,8 +68,9 @@ def on_meta(denoiser: Callable[..., Denoiser], spec: ImageSpec) -> Denoiser:
 
 def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
     data = objects["data"]
-    if objects["text"] is not None:
-        data.tell(objects["text"])
+    text = initial.vocabulary(objects["text"], config.init_from)
+    if text is not None:
+        data.tell(text)
     spec, problem = look(config, data)
     refuse_low_size(spec)
     denoiser = on_meta(objects["denoiser"], spec)

@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from smallbatch.cli.building import from_config
 from smallbatch.cli.naming import HOW_READ
+from smallbatch.data.captions import Captions
 from smallbatch.data.edm_zip import write_zip
 from smallbatch.data.module import ImageData, Parts
 from smallbatch.data.packing import pack, refuse_too_large
@@ -20,6 +21,8 @@ def run(config: DictConfig) -> None:
         raise UserError("data must be given: data=imagenet data.path=DIR, data=images data.path=DIR, ...")
     out = Path(config.out).expanduser().absolute()
     data = from_config(config.data, "data")
+    if isinstance(data, Captions):
+        raise UserError("data=captions: a store keeps images and their classes, no captions: train with data=captions")
     try:
         with alone(out):
             (to_zip if out.suffix == ".zip" else to_store)(config, data, out)

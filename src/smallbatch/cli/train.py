@@ -92,10 +92,11 @@ def check_timesteps(objects: dict[str, Any]) -> None:
 
 def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     """The module with its network initialised, laid out and compiled as asked; the data read."""
-    if objects["text"] is not None:
-        for line in objects["data"].tell(objects["text"]):
+    text = initial.vocabulary(objects["text"], config.init_from)
+    if text is not None:
+        for line in objects["data"].tell(text):
             say(line)
-        objects["text"].prepare()
+        text.prepare()
     objects["data"].setup("fit")
     drawn_up = plan.on_meta(objects["denoiser"], objects["data"].spec)
     check_network(drawn_up, objects["data"].spec)
