@@ -35,7 +35,7 @@ NEEDS = {f"data={name}": ["data.path=nowhere", "data.size=32"] for name in ("ima
 NEEDS |= {f"experiment=guided_diffusion_imagenet{size}": ["data.path=nowhere"] for size in (64, 256)}
 NEEDS |= {"experiment=imagenet_sr_64_256": ["data.path=nowhere"]}
 NEEDS |= {"data=captions": ["data.path=nowhere", "data.size=32"]}
-NEEDS |= {"data=mixture": ["+data@data.sets.made=shapes", "data.weights={made: 1}"]}
+NEEDS |= {"data=mixture": ["+data@data.sets.made=shapes", "+data.weights={made: 1}"]}
 NEEDS |= {"prediction=eps_learned_variance": ["schedule=ddpm_linear"]}
 NEEDS |= {f"prediction/teach={teach}": ["prediction=mixed_blend"] for teach in LEAVES["prediction/teach"]}
 

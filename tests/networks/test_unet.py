@@ -14,7 +14,7 @@ from smallbatch.errors import UserError
 from smallbatch.networks.convolutions import SpatialAttention
 from smallbatch.networks.layers import Attention, sinusoid
 from smallbatch.networks.unet import UNet
-from smallbatch.notation import Condition, ImageSpec
+from smallbatch.notation import Condition, ImageSpec, Keep, Way
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = {"width": 8, "multipliers": [1, 2], "blocks": 1, "attention_at": [4], "heads": 2}
@@ -177,4 +177,9 @@ def test_a_wrong_argument_is_named_with_its_remedy(changes, message):
 
 def test_a_masked_image_is_refused():
     with pytest.raises(AssertionError, match="sees every pixel"):
-        small()(torch.randn(1, 3, 8, 8), torch.rand(1), Condition(), keep=torch.zeros(1, 1, dtype=torch.long))
+        small()(
+            torch.randn(1, 3, 8, 8),
+            torch.rand(1),
+            Condition(),
+            keep=Keep(torch.zeros(1, 1, dtype=torch.long), Way.NAIVE),
+        )
