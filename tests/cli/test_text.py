@@ -64,6 +64,7 @@ def test_training_goes_on_from_the_weights_of_a_masked_run_with_its_words(smallb
     [
         (["data=digits", "data.size=16"], "text: Digits has no captions: choose data=shapes, or leave text out"),
         (["network=unet", "network.width=8"], "text: UNet hears no text: network=microdit_shapes, or text=none"),
+        (["text=none", "metrics=prompts"], "metrics.scores=prompt_accuracy needs prompts: choose text=words"),
         (["masking=naive", "masking.ratio=0.95"], "masking.ratio=0.95 keeps none of 16 patches"),
         (["text=clip"], "text.name=apple/DFN5B-CLIP-ViT-H-14-378 is not on this machine and cannot be downloaded"),
         (["network.patch=5"], "network.patch=5 does not divide the image size 16"),

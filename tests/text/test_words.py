@@ -5,7 +5,7 @@ import torch
 
 from smallbatch.errors import UserError
 from smallbatch.notation import TextSpec
-from smallbatch.text.words import NAMED, Words
+from smallbatch.text.words import LONGEST, NAMED, Words
 
 CAPTIONS = ["A small red circle.", "two GREEN squares, one red", "a red circle -- left of it"]
 
@@ -15,6 +15,12 @@ def test_the_vocabulary_depends_neither_on_the_captions_order_nor_on_how_often_a
     assert once.words == ("a", "circle", "green", "it", "left", "of", "one", "red", "small", "squares", "two")
     assert Words().learned([*reversed(CAPTIONS), *CAPTIONS]).words == once.words
     assert once.spec == TextSpec(length=24, words=12)
+
+
+def test_without_a_length_captions_are_heard_to_the_end_of_the_longest_but_not_without_limit():
+    assert Words().learned(["a red fox", "a fox"]).length == 3 and Words(["red"]).learned(["a red fox"]).length == 3
+    assert Words(length=2).learned(["a red fox"]).length == 2
+    assert Words().learned(["fox " * 300]).length == LONGEST
 
 
 def test_a_word_keeps_what_is_inside_it_and_loses_the_punctuation_around_it():
@@ -45,7 +51,7 @@ def test_what_cannot_be_heard_is_counted_and_named_with_the_nearest_words():
 
 
 def test_of_many_unknown_words_a_few_are_named_and_the_rest_counted():
-    lines = Words(["red"]).misfits([" ".join(f"x{i} x{i}" for i in range(NAMED + 3))])
+    lines = Words(["red"], length=99).misfits([" ".join(f"x{i} x{i}" for i in range(NAMED + 3))])
     assert len(lines) == NAMED + 1
     assert lines[-1] == "3 more words were never seen"
 

@@ -12,7 +12,7 @@ from smallbatch.callbacks.record import Figure, record
 from smallbatch.data.module import ImageData
 from smallbatch.errors import UserError
 from smallbatch.generation import generate, of_class
-from smallbatch.metrics.evaluation import Evaluation, NotFinite, Samples, share
+from smallbatch.metrics.evaluation import PROMPTS, Evaluation, NotFinite, Samples, share
 from smallbatch.metrics.judged import Judged, write
 from smallbatch.metrics.validity import Seen
 from smallbatch.module import DiffusionModule
@@ -45,6 +45,10 @@ class Metrics(ImagesCallback):
     def prepare(self, data: ImageData) -> None:
         """Refuses what could not be scored, and measures the real images, before training starts."""
         if self.evaluation.scores:
+            if PROMPTS in self.evaluation.scores and data.text is None:
+                raise UserError(
+                    f"metrics.scores={PROMPTS} needs prompts: choose text=words or another, or metrics=quick"
+                )
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             self.evaluation.prepare(data, data.spec, self.evaluation.n, device)
 

@@ -35,7 +35,7 @@ def vocabulary(text: TextEncoder | None, init_from: str | None) -> TextEncoder |
     if init_from is None or not isinstance(text, Words) or text.words is not None:
         return text
     known = text_of(Path(init_from).expanduser())
-    return Words(known.words, text.length) if isinstance(known, Words) else text
+    return Words(known.words, text.length or known.length) if isinstance(known, Words) else text
 
 
 def shared(mine: Shapes, other: Shapes) -> Shapes:

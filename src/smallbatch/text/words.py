@@ -15,6 +15,7 @@ from smallbatch.notation import Text, TextSpec
 from smallbatch.text.encoder import TextEncoder, cut_off
 
 WORD = re.compile(r"\w+(?:[-']\w+)*")
+LONGEST = 128  # words of a caption that are heard, unless a length is asked for
 NAMED = 5  # unknown words that are named; the others are counted
 
 
@@ -30,12 +31,13 @@ class Words(TextEncoder):
     0 stands for what is not known as well as for padding: an unknown word is heard as silence, which is trained.
     A caption without any word says nothing.
 
-    `words`: all that is known, each as `heard` says it; None: learned from the training captions.
+    `words`: all that is known, each as `heard` says it; `length`: words of a caption that are heard. None: learned from
+    the training captions, as long as the longest of them, up to 128.
     """
 
-    def __init__(self, words: Sequence[str] | None = None, length: int = 24):
-        if length < 1:
-            raise UserError(f"text.length={length} must be at least 1")
+    def __init__(self, words: Sequence[str] | None = None, length: int | None = None):
+        if length is not None and length < 1:
+            raise UserError(f"text.length={length} must be at least 1, or null for that of the longest caption")
         self.words = None if words is None else tuple(words)
         self.length = length
         for word, count in Counter(self.words or ()).items():
@@ -44,12 +46,12 @@ class Words(TextEncoder):
 
     def learned(self, captions: Iterable[str]) -> "Words":
         """All their words, sorted. What was given or learned before is kept: its numbers stand in trained weights."""
-        if self.words is not None:
-            return self
-        words = sorted({word for caption in captions for word in heard(caption)})
-        if not words:
+        said = [heard(caption) for caption in captions]
+        longest = max(map(len, said), default=0)
+        if longest == 0:
             raise UserError("text=words: the training captions hold no word: give captions, or text=none")
-        return Words(words, self.length)
+        words = sorted({word for caption in said for word in caption}) if self.words is None else self.words
+        return Words(words, self.length or min(longest, LONGEST))
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -58,6 +60,7 @@ class Words(TextEncoder):
 
     @property
     def spec(self) -> TextSpec:
+        assert self.length is not None, "nothing learned yet: learned(captions) comes first"
         return TextSpec(self.length, words=len(self.numbers) + 1)
 
     def tokens(self, captions: Sequence[str]) -> Text:
