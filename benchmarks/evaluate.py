@@ -24,11 +24,11 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from smallbatch.data.shapes import Shapes
 from smallbatch.metrics.classifier import Classifier
-from smallbatch.metrics.evaluation import real
 from smallbatch.metrics.extractors import Extractor
 from smallbatch.metrics.frechet import frechet
 from smallbatch.metrics.inception import Inception
 from smallbatch.metrics.looking import look
+from smallbatch.metrics.shares import real
 from smallbatch.metrics.validity import Seen
 from smallbatch.notation import Pixels
 

@@ -11,11 +11,12 @@ from smallbatch.data.digits import Digits
 from smallbatch.data.images import to_float
 from smallbatch.data.store import Store
 from smallbatch.errors import UserError
-from smallbatch.metrics.evaluation import Evaluation, Samples, chance, real
+from smallbatch.metrics.evaluation import Evaluation, Samples, chance
 from smallbatch.metrics.frechet import frechet
 from smallbatch.metrics.looking import dealt
 from smallbatch.metrics.moments import moments
 from smallbatch.metrics.reference import of_source, save
+from smallbatch.metrics.shares import real
 from smallbatch.metrics.validity import Seen, nearest
 
 CPU = torch.device("cpu")

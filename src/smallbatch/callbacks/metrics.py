@@ -12,8 +12,10 @@ from smallbatch.callbacks.record import Figure, record
 from smallbatch.data.module import ImageData
 from smallbatch.errors import UserError
 from smallbatch.generation import generate, of_class
-from smallbatch.metrics.evaluation import PROMPTS, Evaluation, NotFinite, Samples, share
+from smallbatch.metrics.evaluation import Evaluation, NotFinite, Samples
 from smallbatch.metrics.judged import Judged, write
+from smallbatch.metrics.prompted import PROMPTS
+from smallbatch.metrics.shares import share
 from smallbatch.metrics.validity import Seen
 from smallbatch.module import DiffusionModule
 from smallbatch.sampler import Sampler

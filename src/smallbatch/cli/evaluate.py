@@ -24,10 +24,11 @@ from smallbatch.data.store import Store
 from smallbatch.errors import UserError, printable
 from smallbatch.generation import generate
 from smallbatch.metrics import ranks
-from smallbatch.metrics.evaluation import Evaluation, Samples, real, share
+from smallbatch.metrics.evaluation import Evaluation, Samples
 from smallbatch.metrics.files import open_images
 from smallbatch.metrics.judged import Score, write
 from smallbatch.metrics.rows import spread
+from smallbatch.metrics.shares import real, share
 from smallbatch.metrics.stamps import fingerprints
 from smallbatch.metrics.validity import Seen
 from smallbatch.notation import ImageSpec

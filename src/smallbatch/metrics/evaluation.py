@@ -10,21 +10,21 @@ from torch import Tensor
 from smallbatch.data.module import ImageData
 from smallbatch.data.store import Source
 from smallbatch.errors import UserError
-from smallbatch.generation import Numbers
 from smallbatch.metrics import ranks
 from smallbatch.metrics.extractors import Extractor
 from smallbatch.metrics.frechet import extrapolate, frechet
 from smallbatch.metrics.judged import Judged, Score
 from smallbatch.metrics.looking import Looked, Stream, look
 from smallbatch.metrics.prompt_accuracy import PromptAccuracy
+from smallbatch.metrics.prompted import PROMPTS, Prompted
 from smallbatch.metrics.reference import Reference, at_hand, check, open_reference
-from smallbatch.metrics.rows import batches, spread
+from smallbatch.metrics.rows import spread
 from smallbatch.metrics.scores import inception_score, kernel_distance, precision_recall
+from smallbatch.metrics.shares import real
 from smallbatch.metrics.stamps import fingerprints
 from smallbatch.metrics.validity import Seen, nearest
 from smallbatch.notation import ImageSpec, Labels, Pixels
 
-PROMPTS = "prompt_accuracy"
 BY_IMAGE = ("kernel", "inception_score", "precision_recall")  # need the features of single images
 LEAST = {"frechet": 2, "kernel": 2, "inception_score": 10, "precision_recall": 4, PROMPTS: 2}  # images
 BLOCKS = 10  # of the jackknife
@@ -81,6 +81,7 @@ class Evaluation:
         """Refuses, before `n` images are drawn, what could not be judged; measures what they are held against."""
         self.data, self.device, self.spec = data, device, spec
         self._check(n)
+        self.prompted = Prompted(spec, data if self.floor else None, self.batch) if PROMPTS in self.scores else None
         if not self.compares:
             return
         self.extractor.prepare(data)
@@ -107,15 +108,12 @@ class Evaluation:
         for what, count in least.items():
             if n < count:
                 raise UserError(f"n={n} is too small for {what}: it needs at least {count} images")
-        if PROMPTS in self.scores and (self.spec.channels != 3 or self.spec.size < 16):
-            kind = f"{self.spec.channels}x{self.spec.size}x{self.spec.size}"
-            raise UserError(f"metrics.scores={PROMPTS} reads coloured shapes of 16 pixels and more, not {kind}")
         if "inception_score" in self.scores and not self.extractor.has_classes:
             raise UserError(f"metrics.scores=inception_score needs classes, and {self.extractor.name} has none")
 
     def __call__(self, samples: Samples) -> Judged:
         """Every rank must call it."""
-        accuracy = self._reader(samples.prompts)
+        accuracy = self.prompted and self.prompted.accuracy(samples.prompts)
         images = samples.images if accuracy is None else accuracy.look(samples.images)
         if not self.compares:
             return self._shown_alone(samples, images, accuracy)
@@ -131,7 +129,7 @@ class Evaluation:
         refuse_broken(found.seen, found.n)
         marks = [*self.marks, *samples.marks, *self._few(found.n)]
         near, pairs = self._nearest(found.first)
-        shown = [] if accuracy is None else [*summed(accuracy).scores, *self._as_real(found.n)]
+        shown = self.prompted.scores(accuracy, found.n) if self.prompted else []
         return Judged([*self._scores(found, marks), *shown, *self._validity(found), *near], pairs)
 
     def _shown_alone(self, samples: Samples, images: Stream, accuracy: PromptAccuracy) -> Judged:
@@ -139,7 +137,7 @@ class Evaluation:
             pass
         ranks.summed_(samples.seen.sums)
         refuse_broken(samples.seen, samples.n)
-        scores = [*summed(accuracy).scores, *self._as_real(samples.n)]
+        scores = self.prompted.scores(accuracy, samples.n)
         return Judged([score._replace(marks=[*score.marks, *samples.marks]) for score in scores], None)
 
     @property
@@ -150,28 +148,6 @@ class Evaluation:
     @property
     def held_against(self) -> str:
         return self.reference.known_as if self.compares else PROMPTS
-
-    def _reader(self, prompts: Sequence[str] | None) -> PromptAccuracy | None:
-        if PROMPTS not in self.scores:
-            return None
-        if prompts is None:
-            raise UserError(f"metrics.scores={PROMPTS} needs prompts: a run that hears a text, or prompts=FILE")
-        return PromptAccuracy(prompts)
-
-    def _as_real(self, n: int) -> Iterator[Score]:
-        """What held-out images with captions of their own score: by how much the reading itself is off."""
-        if not self.floor or self.data is None:
-            return
-        source = self.data.held_out_store
-        m = min(n, len(source))
-        captions = source.captions(spread(m, len(source)))
-        if captions is None:
-            return
-        accuracy = PromptAccuracy(captions)
-        for _ in accuracy.look(real(source, m, self.batch)):
-            pass
-        first = summed(accuracy).scores[0]
-        yield first._replace(name=f"{PROMPTS}_real@{m}", marks=["of held-out images and their captions"])
 
     def _scores(self, found: Looked, marks: list[str]) -> Iterator[Score]:
         if "frechet" in self.scores:
@@ -275,27 +251,9 @@ def refuse_broken(seen: Seen, n: int) -> None:
         raise NotFinite(f"{seen.broken} of {n} samples are not finite: nothing can be said of them")
 
 
-def summed(accuracy: PromptAccuracy) -> PromptAccuracy:
-    """Of all ranks together."""
-    ranks.summed_(accuracy.sums)
-    return accuracy
-
-
 def chance(n: int, of_reference: int) -> float:
     """What the distance between two sets of the same distribution is in proportion to, but for terms of second order.
 
     Means and covariances are off by random amounts of variance 1 / n, and the distance is quadratic in them.
     """
     return 1 / n + (1 / of_reference if of_reference else 0)
-
-
-def share(n: int) -> Numbers:
-    """This rank's numbers among 0..n-1."""
-    return torch.arange(ranks.rank(), n, ranks.world_size())
-
-
-def real(source: Source, n: int, batch: int) -> Stream:
-    """This rank's share of n images, evenly spread over a source."""
-    mine = share(n)
-    taken = batches(source, spread(n, len(source))[mine], batch, "real images")
-    return ((numbers, pixels) for numbers, (_, pixels) in zip(mine.split(batch), taken, strict=True))
