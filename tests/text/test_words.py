@@ -14,7 +14,7 @@ def test_the_vocabulary_depends_neither_on_the_captions_order_nor_on_how_often_a
     once = Words().learned(iter(CAPTIONS))
     assert once.words == ("a", "circle", "green", "it", "left", "of", "one", "red", "small", "squares", "two")
     assert Words().learned([*reversed(CAPTIONS), *CAPTIONS]).words == once.words
-    assert once.spec == TextSpec(length=24, words=12)
+    assert once.spec == TextSpec(length=6, words=12)
 
 
 def test_without_a_length_captions_are_heard_to_the_end_of_the_longest_but_not_without_limit():

@@ -44,13 +44,14 @@ class Metrics(ImagesCallback):
     def due(self, module: DiffusionModule) -> bool:
         return bool(self.evaluation.scores) and super().due(module)
 
+    def check(self, data: ImageData) -> None:
+        """Refuses what the data cannot be scored by."""
+        if PROMPTS in self.evaluation.scores and data.text is None:
+            raise UserError(f"metrics.scores={PROMPTS} needs prompts: choose text=words, or metrics=quick")
+
     def prepare(self, data: ImageData) -> None:
         """Refuses what could not be scored, and measures the real images, before training starts."""
         if self.evaluation.scores:
-            if PROMPTS in self.evaluation.scores and data.text is None:
-                raise UserError(
-                    f"metrics.scores={PROMPTS} needs prompts: choose text=words or another, or metrics=quick"
-                )
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             self.evaluation.prepare(data, data.spec, self.evaluation.n, device)
 

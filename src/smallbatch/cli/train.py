@@ -96,7 +96,7 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     if text is not None:
         for line in objects["data"].tell(text):
             say(line)
-        text.prepare()
+        objects["data"].text.prepare()
     objects["data"].setup("fit")
     drawn_up = plan.on_meta(objects["denoiser"], objects["data"].spec)
     check_network(drawn_up, objects["data"].spec)
@@ -113,6 +113,7 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
         network.to(memory_format=torch.channels_last)
     if config.compile:
         network.compile()
+    objects["callbacks"]["metrics"].check(objects["data"])
     module.configure_optimizers()  # refuses what cannot be before the folder is made
     return module
 
