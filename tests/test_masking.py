@@ -225,3 +225,10 @@ def test_a_unet_is_refused(masking):
     Unmasked().check(unet)
     with pytest.raises(UserError, match=f"masking={MASKED[masking].value}: UNet sees every pixel: network=dit_s"):
         masking(0.5).check(unet)
+
+
+def test_a_network_too_shallow_for_a_way_is_refused_that_way_alone():
+    shallow = DIT(SPEC, 1, depth=2)
+    Naive(0.5).check(shallow), Deferred(0.5).check(shallow), MaskDiT(0.5).check(shallow)
+    with pytest.raises(UserError, match=r"masking=routed: no block of DiT is left between network\.mixer and"):
+        Routed(0.5).check(shallow)

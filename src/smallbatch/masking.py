@@ -65,6 +65,11 @@ class Masked(Masking):
         name = type(network).__name__
         if network.patch == 0:
             raise UserError(f"masking={self.way.value}: {name} sees every pixel: network=dit_s, or masking=none")
+        if self.way not in network.spans:
+            raise UserError(
+                f"masking={self.way.value}: no block of {name} is left between network.mixer and network.decoder: "
+                "lower them, or raise network.depth"
+            )
         ratio, patches = self.ratios[0], network.side**2
         count = kept_of(patches, ratio)
         if count < network.fewest:

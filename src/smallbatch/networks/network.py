@@ -1,10 +1,12 @@
 """What the rest of the package asks of a network: images and a clock in, `outputs` maps per channel out."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from torch import nn
 
-from smallbatch.notation import Condition, Image, Keep, Mask, Output, TextSpec, Time
+from smallbatch.networks.patches import Span
+from smallbatch.notation import Condition, Image, Keep, Mask, Output, TextSpec, Time, Way
 
 
 class Network(nn.Module, ABC):
@@ -14,6 +16,7 @@ class Network(nn.Module, ABC):
     block_types: tuple[type[nn.Module], ...] = ()  # what most of its weights lie in, part after part, none in another
     patch: int = 0  # pixels per side of the patches that it may be spared; 0: it sees every pixel
     side: int  # patches per side of an image
+    spans: Mapping[Way, Span]  # the ways in which it may be spared patches, and in which of its blocks
     fewest: int = 1  # patches that it must see
     text: TextSpec | None = None  # what it hears besides; None: no text
     low_size: int | None = None  # pixels per side of the `Condition.image` that it enlarges; None: it takes none

@@ -53,15 +53,19 @@ class Span(NamedTuple):
 
 
 def spans(blocks: int, mixer: int, decoder: int) -> dict[Way, Span]:
-    """Of so many blocks, the first `mixer` and the last `decoder` may see all patches where others do not."""
-    if not (0 <= mixer < blocks and 0 <= decoder < blocks and mixer + decoder < blocks):
-        raise UserError(f"network: {mixer=} and {decoder=} must be at least 0 and leave one of {blocks} blocks between")
-    return {
+    """Of so many blocks, the first `mixer` and the last `decoder` may see all patches where others do not.
+
+    A way that leaves no block between them is not there.
+    """
+    if mixer < 0 or decoder < 0:
+        raise UserError(f"network: {mixer=} and {decoder=} must be at least 0")
+    found = {
         Way.NAIVE: Span(0, blocks),
         Way.DEFERRED: Span(mixer, blocks),
         Way.MASKDIT: Span(0, blocks - decoder),
         Way.ROUTED: Span(mixer, blocks - decoder),
     }
+    return {way: span for way, span in found.items() if span.first < span.end}
 
 
 def through(
