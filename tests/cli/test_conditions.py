@@ -57,7 +57,7 @@ def test_prompts_come_in_turn_and_what_is_not_heard_is_said(tmp_path, capsys):
         assert told.text.value.tolist() == [[1, 3, 2], [1, 0, 2], [1, 3, 2]] and told.label is None
         assert found.prompts == ["a red circle", "a crimson circle", "a red circle"]
         assert "'crimson' was never seen" in capsys.readouterr().out
-    assert prompted("a circle").n == 1
+    assert prompted("a circle").n == 1 and prompted("a red circle " * 100).n == 1
     for given in ("", [], ["  "]):
         with pytest.raises(UserError, match="holds no prompt"):
             prompted(given)

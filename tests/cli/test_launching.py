@@ -226,7 +226,8 @@ def test_a_sweep_of_real_runs(smallbatch, refused, tmp_path):
     known = {status.read(folder).state: folder for folder in Path("runs/digits").iterdir()}
     assert "optimizer.lr=fast must be a number" in status.read(known["failed"]).error
     assert "optimizer.lr=fast" in (known["failed"] / "config.yaml").read_text().split("\n")[0]
-    assert "already trained" not in (known["finished"] / "job.log").read_text()
+    assert status.read(known["finished"]).images == 320 and (known["finished"] / "model.safetensors").exists()
+    assert str(known["finished"]) in (known["finished"] / "job.log").read_text()
 
 
 def test_words_that_change_no_result_name_one_job(smallbatch, monkeypatch):

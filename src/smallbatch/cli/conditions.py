@@ -1,5 +1,6 @@
 """What a network is told of every sample: its class, a prompt, a small image, or what is known of a held-out one."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,8 +74,8 @@ def prompts_of(given: Any) -> list[str]:
     """One, a list, or the lines of a file."""
     if isinstance(given, ListConfig):
         prompts = [str(one).strip() for one in given]
-    elif Path(str(given)).expanduser().is_file():
-        prompts = [line.strip() for line in read_text(Path(str(given)).expanduser()).splitlines()]
+    elif os.path.isfile(path := os.path.expanduser(str(given))):  # a long prompt is no name: pathlib would raise
+        prompts = [line.strip() for line in read_text(Path(path)).splitlines()]
     else:
         prompts = [str(given).strip()]
     prompts = [one for one in prompts if one]
