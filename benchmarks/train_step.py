@@ -34,6 +34,7 @@ from smallbatch.cli.main import conf_dir
 from smallbatch.data.images import shrunk
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
+from smallbatch.masking import Unmasked
 from smallbatch.notation import Batch, Condition, ImageSpec
 
 CLASSES = 1000
@@ -151,7 +152,7 @@ def main(words: list[str]) -> None:
     spec = ImageSpec(config.data.get("channels", 3), config.data.size, CLASSES, config.data.low_size)
     build = partial(instantiate(config.run.denoiser, _convert_="all"), spec=spec)
     drawn_up = plan.on_meta(build, spec)
-    flops, _ = plan.measure(drawn_up)
+    flops, _ = plan.measure(drawn_up, Unmasked())
     batch = synthetic(spec, config.batch, device)
     card = torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
     print(f"{spec.channels}x{spec.size}x{spec.size}, batch {config.batch}, {flops / 1e9:.2f} GFLOP per image, {card}")

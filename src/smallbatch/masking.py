@@ -32,6 +32,10 @@ class Masking(ABC):
     def check(self, network: Network) -> None:
         """Refuses a network that cannot be spared what is hidden."""
 
+    @abstractmethod
+    def keeps(self, network: Network) -> list[Keep | None]:
+        """As many patches of one image as the network sees, in each of as many equally long parts of training."""
+
     def auxiliary(self, denoised: Image, x_t: Image, keep: Keep, network: Network) -> PerImage:
         """A further loss where patches are hidden; 0 unless a method brings one."""
         return denoised.new_zeros(len(denoised))
@@ -42,6 +46,9 @@ class Unmasked(Masking):
 
     def check(self, network: Network) -> None:
         """Any network will do."""
+
+    def keeps(self, network: Network) -> list[Keep | None]:
+        return [None]
 
     def __call__(self, step: Step, x0: Image, network: Network) -> Hidden:
         return Hidden(None, None)
@@ -77,6 +84,11 @@ class Masked(Masking):
                 f"masking.ratio={ratio} keeps {count or 'none'} of {patches} patches, and {name} must see"
                 f" {network.fewest}: give a smaller one"
             )
+
+    def keeps(self, network: Network) -> list[Keep | None]:
+        patches = network.side**2
+        counts = [kept_of(patches, ratio) for ratio in self.ratios]
+        return [None if count == patches else Keep(torch.arange(count)[None], self.way) for count in counts]
 
     def __call__(self, step: Step, x0: Image, network: Network) -> Hidden:
         patches = network.side**2

@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from smallbatch.cli import disk
 from smallbatch.cli.plan import count, measure
 from smallbatch.denoiser import Continuous, Denoiser
+from smallbatch.masking import Deferred, Unmasked
+from smallbatch.networks.dit import DiT
 from smallbatch.networks.layers import Attention
 from smallbatch.networks.network import Network
 from smallbatch.notation import ImageSpec
@@ -39,15 +41,24 @@ def planned(network, spec):
 
 def test_a_convolution_costs_two_flops_per_multiply_add_three_times():
     denoiser = planned(Tiny, ImageSpec(1, 8, 3))
-    flops, kept = measure(denoiser)
+    flops, kept = measure(denoiser, Unmasked())
     assert flops == 3 * 2 * 9 * 64  # forward, gradient of the input, gradient of the weight
     assert kept >= 4 * 64 and count(denoiser.network) == 9 + 1 + 3
 
 
 def test_attention_counts_its_projections_and_both_products():
-    flops, _ = measure(planned(Attending, ImageSpec(2, 4, 0)))
+    flops, _ = measure(planned(Attending, ImageSpec(2, 4, 0)), Unmasked())
     n, d = 4, 8
     assert flops == 3 * 2 * (n * d * 3 * d + n * d * d + 2 * n * n * d)
+
+
+def test_hidden_patches_cost_nothing_and_a_ratio_that_falls_is_counted_by_its_parts():
+    network = partial(DiT, patch=2, width=16, depth=4, heads=2, mixer=1, decoder=1)
+    denoiser = planned(network, ImageSpec(1, 8, 0))
+    flops = {ratio: measure(denoiser, Deferred(list(ratio)))[0] for ratio in ((0,), (0.5,), (0.75,), (0.75, 0.5, 0))}
+    assert flops[0.75,] < flops[0.5,] < flops[0,] == measure(denoiser, Unmasked())[0]
+    assert flops[0.75, 0.5, 0] == round(sum(flops[ratio] for ratio in ((0,), (0.5,), (0.75,))) / 3)
+    assert measure(denoiser, Deferred([0.75, 0]))[1] == measure(denoiser, Unmasked())[1]  # room for the largest part
 
 
 def test_the_disk_holds_three_checkpoints_two_exports_and_the_snapshots():

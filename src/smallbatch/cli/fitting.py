@@ -37,7 +37,8 @@ def fit(
     start: Start,
 ) -> None:
     data, callbacks = objects["data"], objects["callbacks"]
-    flops, _ = plan.measure(plan.on_meta(objects["denoiser"], data.spec))
+    masking = objects["module"].keywords["objective"].masking
+    flops, _ = plan.measure(plan.on_meta(objects["denoiser"], data.spec), masking)
     callbacks["speed"] = callbacks["speed"](flops_per_image=flops)
     callbacks["checkpoint"] = callbacks["checkpoint"](export=exporter(config, folder, data, callbacks["ema"]))
     others = mirrors(config, objects["logger"], folder, local, start.images)

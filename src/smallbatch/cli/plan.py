@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -17,37 +18,47 @@ from smallbatch.data.stream import micro_batch
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.files import replacing
-from smallbatch.notation import Condition, ImageSpec, Output, Text, TextSpec
+from smallbatch.masking import Masking
+from smallbatch.notation import Condition, ImageSpec, Keep, Output, Text, TextSpec
 
 
-def measure(denoiser: Denoiser) -> tuple[int, int]:
-    """What one image costs forward and backward, in FLOPs and in bytes of float32 activations kept.
+def measure(denoiser: Denoiser, masking: Masking) -> tuple[int, int]:
+    """What one image costs forward and backward: FLOPs, the mean over training, and the most bytes of activations kept.
 
-    FLOPs are 2 per multiply-add of convolutions and matrix products. `denoiser` lives on the meta device.
+    FLOPs are 2 per multiply-add of convolutions and matrix products; activations are float32. `denoiser` lives on the
+    meta device.
     """
+    with torch.device("meta"):
+        keeps = masking.keeps(denoiser.network)
+    flops, kept = zip(*(passes(denoiser, keep) for keep in keeps), strict=True)
+    return round(mean(flops)), max(kept)
+
+
+def passes(denoiser: Denoiser, keep: Keep | None) -> tuple[int, int]:
+    """FLOPs, and bytes kept, of one image of which the network sees the patches to keep."""
     parameters = {p.untyped_storage()._cdata for p in denoiser.network.parameters()}
     kept: dict[int, int] = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def saved(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in parameters:
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    hooks = torch.autograd.graph.saved_tensors_hooks(saved, lambda tensor: tensor)
     with FlopCounterMode(display=False) as counter, hooks:
-        answer(denoiser).sum().backward()
+        answer(denoiser, keep).sum().backward()
     return counter.get_total_flops(), sum(kept.values())
 
 
-def answer(denoiser: Denoiser) -> Output:
+def answer(denoiser: Denoiser, keep: Keep | None = None) -> Output:
     """What the network makes of one image, all on the meta device."""
     spec, side = denoiser.spec, denoiser.spec.low_size
     x = torch.empty(1, spec.channels, spec.size, spec.size, device="meta")
     label = torch.empty(1, dtype=torch.long, device="meta") if spec.classes else None
     image = torch.empty(1, spec.channels, side, side, device="meta") if side else None
     text = spec.text and text_like(spec.text)
-    return denoiser.network(x, torch.empty(1, device="meta"), Condition(label, text, image))
+    return denoiser.network(x, torch.empty(1, device="meta"), Condition(label, text, image), keep)
 
 
 def text_like(spec: TextSpec) -> Text:
@@ -74,10 +85,11 @@ def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
     spec, problem = look(config, data)
     refuse_low_size(spec)
     denoiser = on_meta(objects["denoiser"], spec)
-    objects["module"].keywords["objective"].masking.check(denoiser.network)
+    masking = objects["module"].keywords["objective"].masking
+    masking.check(denoiser.network)
     if config.init_from is not None:
         initial.check(denoiser, config.init_from)
-    parameters, (flops, activations) = count(denoiser.network), measure(denoiser)
+    parameters, (flops, activations) = count(denoiser.network), measure(denoiser, masking)
     processes = config.devices * config.nodes
     rows = micro_batch(config.batch, processes, config.accumulation)
     averages = len(config.ema.profiles)
