@@ -9,6 +9,7 @@ from PIL import Image
 
 from smallbatch.recorded import read
 from tests.cli import UNDRAWN
+from tests.metrics import random_inception
 
 SMALL = [word for word in UNDRAWN if not word.startswith(("experiment", "network", "data"))]
 SMALL += ["network.width=16", "network.depth=2", "network.head_width=8", "network.mixer_width=16", "network.decoder=1"]
@@ -59,12 +60,43 @@ def test_training_goes_on_from_the_weights_of_a_masked_run_with_its_words(smallb
     assert known[0] == known[1] and known[0]["words"][:2] == ["a", "above"]
 
 
+def captioned(folder):
+    """Twelve small pictures, each with a sentence beside it."""
+    folder.mkdir()
+    for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)):
+        Image.fromarray(image).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"a {'red' if i % 2 else 'blue'} cat")
+    return ["data=captions", f"data.path={folder}", "data.held_out=0.3"]
+
+
+def test_captions_are_scored_by_their_images_and_by_clip(smallbatch, tmp_path, monkeypatch):
+    from tests.text.models import save_whole_clip
+
+    monkeypatch.setenv("SMALLBATCH_CACHE", str(tmp_path / "cache"))
+    random_inception.write(tmp_path / "inception.pth")
+    save_whole_clip(tmp_path / "clip")
+    by = [f"extractor.weights={tmp_path / 'inception.pth'}", f"metrics.clip.name={tmp_path / 'clip'}"]
+    smallbatch("train", *SMALL, *captioned(tmp_path / "cats"), "name=cats", "metrics=captions", "metrics.n=4", *by)
+    (folder,) = Path("runs/cats").iterdir()
+    recorded = {row["name"]: row["value"] for row in read(folder) if row["name"].startswith("metrics/")}
+    assert {"metrics/fid@4", "metrics/fid_floor@4", "metrics/clip_score@4", "metrics/clip_score_real@4"} <= {*recorded}
+    words = ["n=4", "steps=4", "metrics=captions", "metrics.scores=[clip_score]", *by[1:]]
+    smallbatch("evaluate", f"run={folder}", *words, "out=again.json")
+    Path("prompts.txt").write_text("a red cat\na blue cat\n")
+    said = smallbatch("evaluate", f"run={folder}", *words, "prompts=prompts.txt", "out=other.json")
+    assert "clip_score@4" in said and "±" in said
+    again, other = (json.loads(Path(f"{name}.json").read_text())["metrics"][0] for name in ("again", "other"))
+    assert again["value"] == pytest.approx(recorded["metrics/clip_score@4"], rel=1e-4) != other["value"]
+    assert again["error"] > 0 and again["extractor"].startswith("clip ") and "reference" not in again
+
+
 @pytest.mark.parametrize(
     "words, line",
     [
         (["data=digits", "data.size=16"], "text: Digits has no captions: choose data=shapes, or leave text out"),
         (["network=unet", "network.width=8"], "text: UNet hears no text: network=microdit_shapes, or text=none"),
         (["text=none", "metrics=prompts"], "metrics.scores=prompt_accuracy needs prompts: choose text=words"),
+        (["text=none", "metrics=captions"], "metrics.scores=clip_score needs prompts: choose text=words"),
         (["masking=naive", "masking.ratio=0.95"], "masking.ratio=0.95 keeps none of 16 patches"),
         (["text=clip"], "text.name=apple/DFN5B-CLIP-ViT-H-14-378 is not on this machine and cannot be downloaded"),
         (["network.patch=5"], "network.patch=5 does not divide the image size 16"),
