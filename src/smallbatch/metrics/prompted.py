@@ -72,7 +72,7 @@ class Prompted:
             return []
         source = self.data.held_out_store
         m = min(n, len(source))
-        captions = source.captions(spread(m, len(source)))
+        captions = self.data.parts.held_out.captions(spread(m, len(source)))  # also of a set that no network hears
         if captions is None:
             return []
         fit = self.judge.fit(captions, device)
