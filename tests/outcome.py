@@ -14,8 +14,12 @@ def run_folder(root):
 
 
 def figures(root):
+    return recorded(run_folder(root))
+
+
+def recorded(folder):
     """The record without what depends on the clock."""
-    rows = map(json.loads, (run_folder(root) / "metrics.jsonl").read_text().splitlines())
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     kept = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
     return [row for row in kept if not row["name"].startswith("speed/")]
 
@@ -28,19 +32,31 @@ def images(root) -> int:
 
 
 def checkpoint(root):
-    return torch.load(run_folder(root) / "checkpoints" / "last.ckpt", weights_only=True)
+    return saved(run_folder(root))
+
+
+def saved(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
 def weights(root):
-    """Those exported, and the averages stored on the way."""
-    folder = run_folder(root)
+    return exported(run_folder(root))
+
+
+def exported(folder):
+    """The weights of a run, and the averages stored on the way."""
     return {str(file.relative_to(folder)): load_file(file) for file in folder.rglob("*.safetensors")}
 
 
 def same_outcome(a, b):
-    same(checkpoint(a), checkpoint(b))
-    assert figures(a) == figures(b)
-    same(weights(a), weights(b))
+    same_run(run_folder(a), run_folder(b))
+
+
+def same_run(a, b):
+    """Of two folders."""
+    same(saved(a), saved(b))
+    assert recorded(a) == recorded(b)
+    same(exported(a), exported(b))
 
 
 def same(a, b, at=""):

@@ -1,6 +1,7 @@
 """Runs as processes: stopped, refused, beside processes that read for them."""
 
 import io
+import multiprocessing
 import os
 import signal
 import time
@@ -9,6 +10,8 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from smallbatch.cli import runs
+from smallbatch.report.outcome import held
 from tests.cli import UNDRAWN
 from tests.outcome import checkpoint, images, run_folder, same_outcome
 from tests.processes import start, within
@@ -90,3 +93,14 @@ def test_a_killed_prepare_leaves_no_process_behind_and_may_be_started_again(tmp_
     start(tmp_path, *words).finish()
     assert zipfile.ZipFile(tmp_path / "packed.zip").testzip() is None
     assert not partial.parent.exists()
+
+
+def test_a_process_that_reads_data_does_not_hold_the_folder_of_one_that_died(tmp_path):
+    runs.lock(tmp_path)
+    reader = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    reader.start()
+    assert held(tmp_path)
+    runs._held.pop(tmp_path).close()  # as the death of this process would
+    assert within(10, lambda: not held(tmp_path)) and reader.is_alive()
+    reader.kill()
+    reader.join()

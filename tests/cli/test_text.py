@@ -9,6 +9,7 @@ from PIL import Image
 
 from smallbatch.recorded import read
 from tests.cli import UNDRAWN
+from tests.metrics import random_inception
 
 SMALL = [word for word in UNDRAWN if not word.startswith(("experiment", "network", "data"))]
 SMALL += ["network.width=16", "network.depth=2", "network.head_width=8", "network.mixer_width=16", "network.decoder=1"]
@@ -23,16 +24,26 @@ TELLING = [*SMALL, "name=told", "validation.every_images=64", "samples.every_ima
 RED, SHAPE = "a large red circle on a grey background", "a small square"
 
 
-def told(trained):
-    return trained(
-        *TELLING, "masking=deferred", "masking.ratio=0.5", "metrics=prompts", "metrics.n=24", "metrics.floor=true"
-    )
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory):
+    """By two judges, of which one is a small CLIP."""
+    from tests.text.models import save_whole_clip
+
+    folder = tmp_path_factory.mktemp("clip")
+    save_whole_clip(folder)
+    return ["metrics.scores=[prompt_accuracy,clip_score]", f"metrics.clip.name={folder}"]
 
 
-def test_a_run_that_hears_captions_is_prompted_and_judged_by_what_it_shows(smallbatch, trained, refused):
-    folder = told(trained)
-    scores = {row["name"]: row["value"] for row in read(folder) if row["name"].startswith("metrics/prompt")}
+@pytest.fixture
+def told(trained, judged):
+    return trained(*TELLING, "masking=deferred", "masking.ratio=0.5", "metrics=prompts", "metrics.n=24", *judged)
+
+
+def test_a_run_that_hears_captions_is_prompted_and_judged_by_what_it_shows(smallbatch, told, judged, refused):
+    folder = told
+    scores = {row["name"]: row["value"] for row in read(folder) if row["name"].startswith("metrics/")}
     assert scores["metrics/prompt_accuracy_real@24"] == 1 > scores["metrics/prompt_accuracy@24"]
+    assert abs(scores["metrics/clip_score@24"] - scores["metrics/clip_score_real@24"]) > 1e-3
     words = [f"run={folder}", "steps=2", "guidance=2"]
     Path("prompts.txt").write_text(f"{RED}\n\n{SHAPE} of crimson\n")
     said = smallbatch("sample", *words, "prompts=prompts.txt", "n=5", "out=five.npz")
@@ -43,20 +54,46 @@ def test_a_run_that_hears_captions_is_prompted_and_judged_by_what_it_shows(small
     smallbatch("sample", *words, f"prompts=[{RED},{RED}]", "noise=one", "out=same.npz")
     first, second = np.load("same.npz")["arr_0"]
     assert np.array_equal(first, second)
-    smallbatch("evaluate", *words, f"prompts={RED}", "n=6", "metrics=prompts", "metrics.floor=false", "out=a.json")
-    named = {score["name"]: score["n"] for score in json.loads(Path("a.json").read_text())["metrics"]}
-    assert named["prompt_accuracy@6"] == named["prompt_colour@6"] == 6 and "prompt_relation@6" not in named
+    asked = [f"prompts={RED}", "n=6", "metrics=prompts", "metrics.floor=false", *judged]
+    assert "±" in smallbatch("evaluate", *words, *asked, "out=a.json")
+    named = {score["name"]: score for score in json.loads(Path("a.json").read_text())["metrics"]}
+    assert named["prompt_accuracy@6"]["n"] == named["prompt_colour@6"]["n"] == 6 and "prompt_relation@6" not in named
+    assert named["clip_score@6"]["error"] > 0 and named["clip_score@6"]["extractor"].startswith("clip ")
     assert "'crimson' is not known" in refused("evaluate", *words, "prompts=a crimson circle", "n=6", "metrics=prompts")
     assert "prompts=nothing.txt" not in smallbatch("sample", *words, "n=2", "out=held_out.npz")
     assert len(Path("held_out.txt").read_text().splitlines()) == 2
 
 
-def test_training_goes_on_from_the_weights_of_a_masked_run_with_its_words(smallbatch, trained):
-    folder = told(trained)
-    smallbatch("train", *TELLING, "name=next", f"init_from={folder}", "budget.images=32")
+def test_training_goes_on_from_the_weights_of_a_masked_run_with_its_words(smallbatch, told):
+    smallbatch("train", *TELLING, "name=next", f"init_from={told}", "budget.images=32")
     (after,) = Path("runs/next").iterdir()
-    known = [json.loads((run / "model.json").read_text())["text"] for run in (folder, after)]
+    known = [json.loads((run / "model.json").read_text())["text"] for run in (told, after)]
     assert known[0] == known[1] and known[0]["words"][:2] == ["a", "above"]
+
+
+def test_captions_are_scored_by_their_images_in_inceptions_features(smallbatch, tmp_path, judged, monkeypatch):
+    """By a kernel distance: FID takes seconds for its roots."""
+    monkeypatch.setenv("SMALLBATCH_CACHE", str(tmp_path / "cache"))
+    Path("cats").mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(f"cats/{i}.png")
+        Path(f"cats/{i}.txt").write_text("a red cat")
+    np.savez("samples.npz", images[:2])
+    Path("prompts.txt").write_text("a red cat\n" * 2)
+    random_inception.write(tmp_path / "inception.pth")
+    words = [
+        "samples=samples.npz",
+        "data=captions",
+        "data.path=cats",
+        "data.held_out=0.4",
+        "prompts=prompts.txt",
+        "n=4",
+    ]
+    words += ["metrics=captions", "metrics.scores=[kernel,clip_score]", *judged[1:], "out=scores.json"]
+    smallbatch("evaluate", *words, f"extractor.weights={tmp_path / 'inception.pth'}")
+    named = [score["name"] for score in json.loads(Path("scores.json").read_text())["metrics"]]
+    assert named[:2] == ["kid@2", "clip_score@2"] and any(name.startswith("clip_score_real@") for name in named)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +102,7 @@ def test_training_goes_on_from_the_weights_of_a_masked_run_with_its_words(smallb
         (["data=digits", "data.size=16"], "text: Digits has no captions: choose data=shapes, or leave text out"),
         (["network=unet", "network.width=8"], "text: UNet hears no text: network=microdit_shapes, or text=none"),
         (["text=none", "metrics=prompts"], "metrics.scores=prompt_accuracy needs prompts: choose text=words"),
+        (["text=none", "metrics=captions"], "metrics.scores=clip_score needs prompts: choose text=words"),
         (["masking=naive", "masking.ratio=0.95"], "masking.ratio=0.95 keeps none of 16 patches"),
         (["text=clip"], "text.name=apple/DFN5B-CLIP-ViT-H-14-378 is not on this machine and cannot be downloaded"),
         (["network.patch=5"], "network.patch=5 does not divide the image size 16"),

@@ -11,9 +11,11 @@ from smallbatch.data.digits import Digits
 from smallbatch.data.images import to_float
 from smallbatch.data.store import Store
 from smallbatch.errors import UserError
-from smallbatch.metrics.evaluation import Evaluation, Samples, chance
+from smallbatch.metrics.clip_score import ClipJudge
+from smallbatch.metrics.evaluation import Evaluation
+from smallbatch.metrics.floor import chance
 from smallbatch.metrics.frechet import frechet
-from smallbatch.metrics.looking import dealt
+from smallbatch.metrics.looking import Samples, dealt
 from smallbatch.metrics.moments import moments
 from smallbatch.metrics.reference import of_source, save
 from smallbatch.metrics.shares import real
@@ -33,7 +35,7 @@ def stream(images, batch):
 
 def evaluation(tmp_path, reference=None, **settings):
     settings = {"scores": ["frechet"], "n": 40, "floor": False, "extrapolate": False} | settings
-    made = Evaluation(**settings, extractor=ByHand(), cache=str(tmp_path), reference=reference)
+    made = Evaluation(**settings, extractor=ByHand(), clip=ClipJudge(""), cache=str(tmp_path), reference=reference)
     data = Digits(batch=8, seed=0, size=8, flip=False)
     made.prepare(data, data.spec, made.n, CPU)
     return made
@@ -50,8 +52,8 @@ def by_name(made, images, batch=16):
 @pytest.mark.parametrize("batch", [1, 7, 40])
 def test_a_score_is_the_distance_of_all_features_however_they_stream_by(batch, tmp_path):
     made, images = evaluation(tmp_path), pixels(40)
-    score = by_name(made, images, batch)["fd_by_hand@40"]
-    assert score.value == pytest.approx(frechet(moments(by_hand(images).double()), made.reference.moments), rel=1e-9)
+    score, reference = by_name(made, images, batch)["fd_by_hand@40"], made.compared.reference.moments
+    assert score.value == pytest.approx(frechet(moments(by_hand(images).double()), reference), rel=1e-9)
     assert score.n == 40 and score.extractor == "by_hand 1" and score.marks == []
 
 
@@ -95,8 +97,8 @@ def test_a_floor_from_fewer_images_says_so(tmp_path):
     made = evaluation(tmp_path, n=1000, floor=True)
     floor = by_name(made, pixels(1000), 250)["fd_by_hand_floor@1000"]
     m = len(made.data.held_out_store)
-    alone = frechet(moments(by_hand(made.data.held_out_store.pixels).double()), made.reference.moments)
-    n = made.reference.moments.n
+    alone = frechet(moments(by_hand(made.data.held_out_store.pixels).double()), made.compared.reference.moments)
+    n = made.compared.reference.moments.n
     assert floor.value == pytest.approx(alone * (1 / 1000 + 1 / n) / (1 / m + 1 / n), rel=1e-4)
     assert f"expected from {m} images of the part held_out" in floor.marks[0]
 
@@ -104,7 +106,7 @@ def test_a_floor_from_fewer_images_says_so(tmp_path):
 def test_a_reference_of_held_out_images_has_its_floor_from_the_others(tmp_path):
     made = evaluation(tmp_path, n=200, floor=True)
     data = made.data
-    stamp = replace(made.reference.stamp, split="held_out")
+    stamp = replace(made.compared.reference.stamp, split="held_out")
     held_out = of_source(data.held_out_store, replace(stamp, n=len(data.held_out_store), kept=0), ByHand(), CPU, 64)
     save(held_out, tmp_path / "held_out.npz")
     other = evaluation(tmp_path, str(tmp_path / "held_out.npz"), n=200, floor=True)
@@ -152,9 +154,9 @@ def test_drifting_colours_are_named(tmp_path):
     real_images = made.data.train_store.pixels[:800]
     drifted = (real_images.float() * 0.5 + 60).byte()
     scores = by_name(made, drifted, 100)
-    shift = drifted.double().mean() - made.reference.colours.mean.item()
+    shift = drifted.double().mean() - made.compared.reference.colours.mean.item()
     assert scores["colour_shift@800"].value == pytest.approx(shift.item(), abs=1e-3)
-    spread = drifted.double().std(correction=0) / made.reference.colours.spread.item()
+    spread = drifted.double().std(correction=0) / made.compared.reference.colours.spread.item()
     assert scores["colour_spread@800"].value == pytest.approx(spread.item(), rel=1e-4)
 
 
@@ -203,6 +205,6 @@ def test_what_a_reference_cannot_be_asked_is_refused(tmp_path):
         evaluation(tmp_path, scores=["inception_score"])
     with pytest.raises(UserError, match=r"n=12 is too small for metrics.extrapolate=true: it needs at least 20 images"):
         evaluation(tmp_path, n=12, extrapolate=True)
-    made = Evaluation(["frechet"], 10, False, False, ByHand(), str(tmp_path))
+    made = Evaluation(["frechet"], 10, False, False, ByHand(), ClipJudge(""), str(tmp_path))
     with pytest.raises(UserError, match="reference must be given"):
         made.prepare(None, Digits(batch=8, seed=0, size=8, flip=False).spec, 10, CPU)

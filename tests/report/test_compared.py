@@ -49,6 +49,7 @@ def test_of_a_score_that_should_be_high_the_highest_comes_first(tmp_path):
     made = report(tmp_path, "x=a", "metrics/recognised@40")
     assert [choice.label for choice in made.choices] == ["x=b", "x=a"]
     assert better("val/v_mse") == better("metrics/fid@50000") == "lower" and better("metrics/nearest@20") is None
+    assert better("metrics/clip_score@40") == better("metrics/prompt_colour@40") == "higher"
 
 
 def test_one_seed_has_a_difference_and_nothing_else(tmp_path):

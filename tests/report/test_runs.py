@@ -135,7 +135,7 @@ def test_of_a_log_only_the_end_is_read(tmp_path):
     assert read(folder).log.splitlines()[-2:] == ["50 %", "\ufffdend\\u202e"]
 
 
-def test_scores_come_with_their_floor_and_what_is_to_know_of_them(tmp_path):
+def test_scores_come_with_those_of_real_images_and_what_is_to_know_of_them(tmp_path):
     folder = make(tmp_path / "a", "x=a", {8: 1.0}, metric="metrics/fd_classifier@40")
     (folder / "metrics").mkdir()
     with open(folder / "metrics.jsonl", "a") as file:  # it went on after it was evaluated
@@ -143,6 +143,8 @@ def test_scores_come_with_their_floor_and_what_is_to_know_of_them(tmp_path):
     scores = [
         {"name": "fd_classifier@40", "value": 1.0, "marks": ["few"]},
         {"name": "fd_classifier_floor@40", "value": 0.5},
+        {"name": "clip_score@40", "value": 20.0},
+        {"name": "clip_score_real@8", "value": 30.0},  # of fewer images
     ]
     for stem in ("000000008", "guidance_2"):
         (folder / "metrics" / f"{stem}.json").write_text(json.dumps({"metrics": scores, "asked": {"images": 8}}))
@@ -151,6 +153,7 @@ def test_scores_come_with_their_floor_and_what_is_to_know_of_them(tmp_path):
     (folder / "metrics" / "endless.json").write_text(json.dumps({"metrics": scores, "asked": {"images": math.inf}}))
     run = read(folder)
     assert run.scores["metrics/fd_classifier@40"] == (0.5, ("few",))
+    assert run.scores["metrics/clip_score@40"] == (30.0, ())
     assert run.points["metrics/fd_classifier@40 of guidance_2"] == [(8, 0.8, 1.0)]
     assert not [name for name in [*run.points, *run.scores] if name.endswith((" of old", " of endless"))]
 

@@ -4,7 +4,9 @@ import torch
 from sentencepiece import SentencePieceTrainer
 from transformers import (
     CLIPConfig,
+    CLIPImageProcessor,
     CLIPModel,
+    CLIPProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
@@ -44,6 +46,15 @@ def whole_clip():
     image = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = CLIPConfig(text_config=clip_config().to_dict(), vision_config=image | {"image_size": 8, "patch_size": 4})
     return CLIPModel(config).eval()
+
+
+def save_whole_clip(folder):
+    """With all that it takes to score an image of 8 pixels."""
+    whole_clip().save_pretrained(folder)
+    size = {"height": 8, "width": 8}
+    CLIPProcessor(CLIPImageProcessor(size={"shortest_edge": 8}, crop_size=size), clip_tokenizer()).save_pretrained(
+        folder
+    )
 
 
 def save_t5(folder):

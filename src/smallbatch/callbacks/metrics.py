@@ -12,11 +12,11 @@ from smallbatch.callbacks.record import Figure, record
 from smallbatch.data.module import ImageData
 from smallbatch.errors import UserError
 from smallbatch.generation import generate, of_class
-from smallbatch.metrics.evaluation import Evaluation, NotFinite, Samples
+from smallbatch.metrics.evaluation import Evaluation
 from smallbatch.metrics.judged import Judged, write
-from smallbatch.metrics.prompted import PROMPTS
+from smallbatch.metrics.looking import Samples
 from smallbatch.metrics.shares import share
-from smallbatch.metrics.validity import Seen
+from smallbatch.metrics.validity import NotFinite, Seen
 from smallbatch.module import DiffusionModule
 from smallbatch.sampler import Sampler
 
@@ -46,8 +46,9 @@ class Metrics(ImagesCallback):
 
     def check(self, data: ImageData) -> None:
         """Refuses what the data cannot be scored by."""
-        if PROMPTS in self.evaluation.scores and data.text is None:
-            raise UserError(f"metrics.scores={PROMPTS} needs prompts: choose text=words, or metrics=quick")
+        for judge in self.evaluation.judges:
+            if data.text is None:
+                raise UserError(f"metrics.scores={judge.score} needs prompts: choose text=words, or metrics=quick")
 
     def prepare(self, data: ImageData) -> None:
         """Refuses what could not be scored, and measures the real images, before training starts."""
@@ -61,12 +62,12 @@ class Metrics(ImagesCallback):
         told, prompts = of_class(labels), data.captions(torch.arange(n)) if spec.text else None
         if spec.told_by_data:
             told, labels = data.told, data.labels(torch.arange(n))
-        seen, self.evaluation.device = Seen(spec.channels), module.device
+        seen = Seen(spec.channels)
         module.eval()
         with averaged(trainer, module):  # in float32, whatever training is in: as `smallbatch evaluate` draws them
             images = generate(module.denoiser, self.sampler, told, share(n), self.seed, self.batch)
             try:
-                judged = self.evaluation(Samples(n, seen.quantise(images), seen, labels, prompts=prompts))
+                judged = self.evaluation(Samples(n, seen.quantise(images), seen, labels, (), prompts, module.device))
             except NotFinite as error:  # the next samples may be sound
                 rank_zero_warn(f"at {module.images} images: {error}")
                 judged = Judged([], None)

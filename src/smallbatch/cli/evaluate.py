@@ -24,9 +24,10 @@ from smallbatch.data.store import Store
 from smallbatch.errors import UserError, printable
 from smallbatch.generation import generate
 from smallbatch.metrics import ranks
-from smallbatch.metrics.evaluation import Evaluation, Samples
+from smallbatch.metrics.evaluation import Evaluation
 from smallbatch.metrics.files import open_images
 from smallbatch.metrics.judged import Score, write
+from smallbatch.metrics.looking import Samples
 from smallbatch.metrics.rows import spread
 from smallbatch.metrics.shares import real, share
 from smallbatch.metrics.stamps import fingerprints
@@ -39,7 +40,7 @@ def run(config: DictConfig) -> None:
     evaluation: Evaluation = from_config(config.evaluation)
     data = sample.data_of(config)
     fabric = launched(config.devices)
-    samples, spec = drawn(config, data, fabric.device) if config.samples is None else given(config)
+    samples, spec = drawn(config, data, fabric.device) if config.samples is None else given(config, fabric.device)
     evaluation.prepare(data, spec, samples.n, fabric.device)
     judged = evaluation(samples)
     if ranks.rank() == 0:
@@ -80,7 +81,7 @@ def drawn(config: DictConfig, data: ImageData | None, device: torch.device) -> t
     spec, mine, seen = denoiser.spec, share(asked.n), Seen(denoiser.spec.channels)
     images = seen.quantise(generate(denoiser, sampler, asked.told, mine, config.seed, config.batch))
     shown = progress(images, math.ceil(len(mine) / config.batch))
-    return Samples(asked.n, shown, seen, asked.labels, marks, asked.prompts), spec
+    return Samples(asked.n, shown, seen, asked.labels, marks, asked.prompts, device), spec
 
 
 def compared(trained_on: str, data: ImageData) -> list[str]:
@@ -90,7 +91,7 @@ def compared(trained_on: str, data: ImageData) -> list[str]:
     return [] if trained_on in fingerprints(data) else ["held against other images than the run was trained on"]
 
 
-def given(config: DictConfig) -> tuple[Samples, ImageSpec]:
+def given(config: DictConfig, device: torch.device) -> tuple[Samples, ImageSpec]:
     source, spec, marks = open_images(config.samples, "samples")
     n = config.n or len(source)
     if n > len(source):
@@ -102,7 +103,7 @@ def given(config: DictConfig) -> tuple[Samples, ImageSpec]:
     if prompts is not None and len(prompts) != len(source):
         raise UserError(f"prompts={config.prompts} holds {len(prompts)}, samples={config.samples} {len(source)} images")
     prompts = prompts and [prompts[row] for row in spread(n, len(source)).tolist()]
-    return Samples(n, real(source, n, config.batch), Seen(spec.channels), labels, marks, prompts), spec
+    return Samples(n, real(source, n, config.batch), Seen(spec.channels), labels, marks, prompts, device), spec
 
 
 def progress(images: Iterator[Any], steps: int) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,16 @@ def lock(folder: Path) -> None:
 
 
 _held: dict[Path, Any] = {}  # open files: closing one would let go
+
+
+def let_go() -> None:
+    """In a process that reads data for this one: it may outlive it by seconds, and would hold on to the folder."""
+    for file in _held.values():
+        file.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=let_go)
 
 
 def save(folder: Path, denoiser: Denoiser, weights: dict[str, torch.Tensor], about: dict[str, Any]) -> None:

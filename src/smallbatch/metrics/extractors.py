@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float32
@@ -66,21 +66,29 @@ class Network(Extractor):
     @contextmanager
     def on(self, device: torch.device | str) -> Iterator[Extract]:
         device = torch.device(device)
+        with lent(self.network, device) as network:
+            yield lambda pixels: Features(*network(pixels.to(device)))
 
-        @torch.inference_mode()
-        def extract(pixels: Pixels) -> Features:
-            with torch.autocast(device.type, enabled=False):
-                return Features(*self.network(pixels.to(device)))
 
-        try:
-            self._move(device)
-            yield extract
-        finally:
-            self._move(torch.device("cpu"))
+@contextmanager
+def lent(network: nn.Module, device: torch.device) -> Iterator[Callable[..., Any]]:
+    """What it answers on a device, in float32 and without gradients; it is back on the CPU afterwards."""
 
-    def _move(self, device: torch.device) -> None:
-        with torch.inference_mode(False):  # a tensor that is made under it could not leave it
-            self.network.to(device)
+    @torch.inference_mode()
+    def answer(*given: Tensor, **named: Tensor) -> Any:
+        with torch.autocast(device.type, enabled=False):
+            return network(*given, **named)
+
+    try:
+        _move(network, device)
+        yield answer
+    finally:
+        _move(network, torch.device("cpu"))
+
+
+def _move(network: nn.Module, device: torch.device) -> None:
+    with torch.inference_mode(False):  # a tensor that is made under it could not leave it
+        network.to(device)
 
 
 class InColour(nn.Module):

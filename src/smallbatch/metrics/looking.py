@@ -1,6 +1,6 @@
 """Images that stream by, every rank its share, and what is left of them: moments, features if asked, colours."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,18 @@ from smallbatch.notation import Labels, Pixels
 FIRST = 20  # images that are kept, to be looked at
 
 Stream = Iterable[tuple[Numbers, Pixels]]
+
+
+class Samples(NamedTuple):
+    """What is judged: this rank's share of `n` images, as it streams by; labels, prompts and marks are of all."""
+
+    n: int
+    images: Stream
+    seen: Seen
+    labels: Labels | None = None
+    marks: Sequence[str] = ()
+    prompts: Sequence[str] | None = None
+    device: torch.device = torch.device("cpu")
 
 
 class Looked(NamedTuple):
@@ -70,6 +82,13 @@ def look(
         seen,
         ranks.gathered(torch.cat(first), mine[mine < FIRST]),
     )
+
+
+def pass_by(images: Stream, seen: Seen) -> None:
+    """Where nobody asks for features. Every rank must call it."""
+    for _ in seen.look(images):
+        pass
+    ranks.summed_(seen.sums)
 
 
 def dealt(labels: Labels) -> Int[Tensor, " n"]:

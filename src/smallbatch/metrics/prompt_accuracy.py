@@ -9,10 +9,14 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from smallbatch.data.prompts import Content, said
+from smallbatch.errors import UserError
 from smallbatch.metrics.judged import Score
 from smallbatch.metrics.looking import Stream
+from smallbatch.metrics.prompted import Fit, Judge
 from smallbatch.metrics.reading_scenes import read
+from smallbatch.notation import ImageSpec
 
+LEAST_SIZE = 16  # pixels, from which shapes can be told apart
 ALL = "accuracy"  # everything that was said, at once
 ATTRIBUTES = (ALL, *Content._fields)
 
@@ -24,10 +28,25 @@ class Verdict(NamedTuple):
     right: Bool[ndarray, "n attributes"]
 
 
-class PromptAccuracy:
-    """Counts while images pass: those whose prompts say an attribute, and those that show it. Image i has prompt i.
+class SceneReader(Judge):
+    """Reads drawn scenes from their pixels."""
 
-    `sums` holds all of it, to be added up over ranks. Raises a UserError for a prompt that does not describe a scene.
+    score = "prompt_accuracy"
+
+    def prepare(self, spec: ImageSpec) -> None:
+        if spec.channels != 3 or spec.size < LEAST_SIZE:
+            kind = f"{spec.channels}x{spec.size}x{spec.size}"
+            least = f"colour images of {LEAST_SIZE} pixels and more"
+            raise UserError(f"metrics.scores={self.score} reads {least}, not {kind}")
+
+    def fit(self, prompts: Sequence[str], device: torch.device) -> "PromptAccuracy":
+        return PromptAccuracy(prompts)
+
+
+class PromptAccuracy(Fit):
+    """Counts the images whose prompts say an attribute, and those that show it.
+
+    Raises a UserError for a prompt that does not describe a scene.
     """
 
     def __init__(self, prompts: Sequence[str]):

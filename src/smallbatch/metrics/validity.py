@@ -8,12 +8,19 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from smallbatch.data.images import to_pixels
+from smallbatch.data.module import ImageData
 from smallbatch.data.store import Source
+from smallbatch.errors import UserError
 from smallbatch.generation import Numbers
+from smallbatch.metrics.judged import Score
 from smallbatch.metrics.rows import spread
 from smallbatch.notation import Image, Pixels
 
 CLIPPED = 1 + 1 / 127.5  # further out than one grey level
+
+
+class NotFinite(UserError):
+    """Samples hold NaN or infinity. Raised on every rank alike."""
 
 
 class Colours(NamedTuple):
@@ -81,3 +88,44 @@ def nearest(images: Pixels, source: Source, mirrored: bool, among: int = 50_000,
         best = torch.where(closer, distance, best)
         found[closer] = some[at[closer]]
     return Nearest(found, best / wanted.shape[1] ** 0.5)
+
+
+def refuse_broken(seen: Seen, n: int) -> None:
+    if seen.broken:
+        raise NotFinite(f"{seen.broken} of {n} samples are not finite: nothing can be said of them")
+
+
+def clipped(seen: Seen, n: int) -> list[Score]:
+    if seen.clipped is None:
+        return []
+    mark = "share of values beyond -1..1, after what the sampler clips"
+    return [Score(f"clipped@{n}", seen.clipped, n, marks=[mark])]
+
+
+def drifted(ours: Colours, theirs: Colours, n: int) -> list[Score]:
+    """Of each, the channel that is furthest off."""
+    shift, ratio = ours.mean - theirs.mean, ours.spread / theirs.spread.clamp(min=1e-9)
+    shifts, ratios = (", ".join(f"{x:{form}}" for x in of.tolist()) for of, form in ((shift, "+.1f"), (ratio, ".3f")))
+    worst, widest = shift[shift.abs().argmax()].item(), ratio[ratio.log().abs().argmax()].item()
+    return [
+        Score(f"colour_shift@{n}", worst, n, marks=["grey levels 0..255", f"by channel {shifts}"]),
+        Score(f"colour_spread@{n}", widest, n, marks=["of the data's", f"by channel {ratios}"]),
+    ]
+
+
+class Copies(NamedTuple):
+    """How near samples are to the training images; and both, as many nearest ones after the samples."""
+
+    score: Score
+    pairs: Pixels
+
+
+def copies(samples: Pixels, data: ImageData) -> Copies:
+    near = nearest(samples, data.train_store, data.flip)
+    held_out = data.held_out_store
+    fresh = held_out.take(spread(min(len(samples), len(held_out)), len(held_out))).pixels.cpu()
+    usual = nearest(fresh, data.train_store, data.flip).distance.mean()
+    ratios, n = near.distance / usual.clamp(min=1e-3), len(samples)
+    mark = "distance to the nearest training image over that of held-out ones: 0 is a copy"
+    score = Score(f"nearest@{n}", ratios.mean().item(), n, marks=[f"least {ratios.min():.2g}", mark])
+    return Copies(score, torch.cat([samples, near.pixels]))

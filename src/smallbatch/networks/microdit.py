@@ -78,30 +78,22 @@ class MicroDiT(Network):
         class_conditional: bool = True,
     ):
         super().__init__()
-        refuse_part("patch", patch, "the image size", spec.size)
-        refuse_part("head_width", head_width, "network.width", width)
-        refuse_part("head_width", head_width, "network.mixer_width", mixer_width)
         refuse_unless_positive("network", depth=depth, mixer_depth=mixer_depth, mixer_mlp_ratio=mixer_mlp_ratio)
         refuse_unless_positive("network", capacity=capacity, multiple=multiple, position_scale=position_scale)
         refuse_ratios(attention_ratio=attention_ratio, mlp_ratio=mlp_ratio)
-        if width % 4 or not 0 <= decoder < depth or experts < 0:
-            raise UserError(
-                f"network: {width=} must be a multiple of 4, {decoder=} from 0 to below {depth=}, {experts=} at least 0"
-            )
+        refuse_counts(width, depth, decoder, experts)
+        refuse_parts(spec.size, patch, head_width, width=width, mixer_width=mixer_width)
         self.patch, self.side, self.text = patch, spec.size // patch, spec.text
         self.classes = spec.classes if class_conditional else 0
-        if experts:
-            self.fewest = fewest_tokens(experts, capacity)
-            seats(self.side**2, experts, capacity)
-
+        self.fewest = fewest_patches(self.side**2, experts, capacity)
         self.embed = ClockAndLabel(SINUSOIDS, width, self.classes, lambda: nn.GELU(approximate="tanh")).apply(narrow_)
         self.read = None if self.text is None else Reader(self.text, width, head_width, multiple, pad)
         self.enter = nn.Linear(spec.channels * patch**2, width).apply(xavier_)
         self.register_buffer("positions", positions(self.side, width, position_scale), persistent=False)
         self.spans = spans(1 + depth, mixer=1, decoder=decoder)
         common = Common(width, self.text is not None, head_width, multiple, experts, capacity)
-        first = alike(mixer_width, mixer_depth, mixer_mlp_ratio, depth, common)
-        self.mixer = PatchMixer(width, mixer_width, first, common)
+        mixing = alike(mixer_width, mixer_depth, mixer_mlp_ratio, depth, common)
+        self.mixer = PatchMixer(width, mixer_width, mixing, common)
         self.blocks = nn.ModuleList(widening(width, depth, attention_ratio, mlp_ratio, common))
         self.last = Last(width, outputs * spec.channels * patch**2)
 
@@ -125,3 +117,24 @@ def refuse_ratios(**ratios: Sequence[float]) -> None:
     for name, ends in ratios.items():
         if len(ends) != 2 or min(ends) <= 0:
             raise UserError(f"network.{name}={ends} must be two numbers above 0: of the first and of the last block")
+
+
+def refuse_counts(width: int, depth: int, decoder: int, experts: int) -> None:
+    if width % 4 or not 0 <= decoder < depth or experts < 0:
+        raise UserError(
+            f"network: {width=} must be a multiple of 4, {decoder=} from 0 to below {depth=}, {experts=} at least 0"
+        )
+
+
+def refuse_parts(size: int, patch: int, head_width: int, **widths: int) -> None:
+    refuse_part("patch", patch, "the image size", size)
+    for name, width in widths.items():
+        refuse_part("head_width", head_width, f"network.{name}", width)
+
+
+def fewest_patches(patches: int, experts: int, capacity: float) -> int:
+    """With which every expert has a seat. Refuses an image that has fewer."""
+    if not experts:
+        return 1
+    seats(patches, experts, capacity)
+    return fewest_tokens(experts, capacity)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from smallbatch.errors import UserError
 from smallbatch.report.choices import Choice, Label
 from smallbatch.report.figures import Point
-from smallbatch.report.measures import better, is_floor
+from smallbatch.report.measures import better, is_of_real
 from smallbatch.report.paired import ALPHA, Interval, difference, holm, interval, percentage, positive
 from smallbatch.report.runs import Run
 
@@ -84,7 +84,7 @@ def report(
 def measured(choices: Iterable[Choice]) -> list[str]:
     """The metrics of any run, but for what is shown beside another or cannot be compared."""
     found = {name for choice in choices for run in choice.runs.values() for name in run.points}
-    return sorted(name for name in found if not is_floor(name) and not name.startswith("train/"))
+    return sorted(name for name in found if not is_of_real(name) and not name.startswith("train/"))
 
 
 def compare(choices: Sequence[Choice], metric: str, baseline: Label | None, images: int | None) -> Comparison:

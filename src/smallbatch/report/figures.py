@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from smallbatch.files import read_json
 from smallbatch.recorded import Row, parsed
+from smallbatch.report.measures import of_real
 
 SHOWN = re.compile(rb'^.*"name": "(?:val/|metrics/|train/loss").*$', re.M)
 NUMBERS = ("images", "seconds", "value", "logsnr", "n")
@@ -23,7 +24,7 @@ class Point(NamedTuple):
 class Score(NamedTuple):
     """What metrics/*.json says beside a value."""
 
-    floor: float | None
+    of_real: float | None
     marks: tuple[str, ...]
 
 
@@ -76,8 +77,7 @@ def judged(folder: Path, rows: list[Row]) -> tuple[dict[str, Score], dict[str, l
         seconds = max((row["seconds"] for row in rows if row["images"] <= images), default=0.0)
         for name, value in values.items():
             metric = f"metrics/{name}" if while_training else f"metrics/{name} of {path.stem}"
-            of_real = values.get(name.replace("@", "_floor@"))
-            scores[metric] = Score(of_real, marks[name])
+            scores[metric] = Score(of_real(name, values), marks[name])
             if not while_training:
                 drawn[metric] = [Point(int(images), seconds, value)]
     return scores, drawn

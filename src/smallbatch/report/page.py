@@ -107,7 +107,7 @@ class Shown(NamedTuple):
     cell: Cell
     mark: Mark | None
     verdict: str
-    floor: float | None
+    of_real: float | None
     marks: list[str]
 
 
@@ -129,10 +129,10 @@ class Row:
         if cell is None:
             return None
         scores = [score for run in self.choice.runs.values() if (score := run.scores.get(metric.name))]
-        floors = [score.floor for score in scores if score.floor is not None]
+        of_real = [score.of_real for score in scores if score.of_real is not None]
         marks = list(dict.fromkeys(mark for score in scores for mark in score.marks))
         mark = metric.axis.mark(cell.change) if metric.axis and cell.change else None
-        return Shown(cell, mark, metric.verdict(cell), mean(floors), marks)
+        return Shown(cell, mark, metric.verdict(cell), mean(of_real), marks)
 
 
 def findings_of(rows: list[Row]) -> Iterator[tuple[Row, int, findings.Finding]]:

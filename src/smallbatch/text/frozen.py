@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from smallbatch.errors import UserError
 from smallbatch.notation import Text, TextSpec
 from smallbatch.text.encoder import TextEncoder, cut_off
-from smallbatch.text.published import Published, frozen
+from smallbatch.text.published import Published, frozen, need_transformers
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,8 @@ class Frozen(TextEncoder):
 
     @cached_property
     def published(self) -> Published:
-        try:
-            from transformers.utils import logging
-        except ImportError as error:
-            kind = type(self).__name__.lower()
-            raise UserError(f"text={kind} needs its package ({error}): pip install 'smallbatch[text]'") from None
-        logging.set_verbosity_error()  # it would list the weights of an image encoder that nobody asked for
-        logging.disable_progress_bar()
-        return Published(self.name, self.revision, *self.classes())
+        need_transformers(f"text={type(self).__name__.lower()}")
+        return Published("text.name", self.name, self.revision, *self.classes())
 
     @cached_property
     def spec(self) -> TextSpec:
