@@ -14,6 +14,7 @@ from smallbatch.sampler import Sampler
 Numbers = Int[Tensor, " b"]
 Told = Callable[[Numbers], Condition]  # what the network is told of the images of these numbers
 Whose = Callable[[Numbers], Numbers]  # the image whose noise each of these images gets
+Pictured = Callable[[Image], Image]  # what a denoiser draws, as it looks
 
 
 def of_class(labels: Int[Tensor, " n"] | None) -> Told:
@@ -30,11 +31,22 @@ def one(numbers: Numbers) -> Numbers:
     return torch.zeros_like(numbers)
 
 
+def as_it_is(x: Image) -> Image:
+    return x
+
+
 def generate(
-    denoiser: Denoiser, sampler: Sampler, told: Told, numbers: Numbers, seed: int, batch: int, whose: Whose = own
+    denoiser: Denoiser,
+    sampler: Sampler,
+    told: Told,
+    numbers: Numbers,
+    seed: int,
+    batch: int,
+    whose: Whose = own,
+    pictured: Pictured = as_it_is,
 ) -> Iterator[tuple[Numbers, Image]]:
     """`batch` at a time, on the device where the denoiser is."""
     spec, device = denoiser.spec, next(denoiser.parameters()).device
     for some in numbers.split(batch):
         noise = SampleNoise(seed, whose(some).tolist(), (spec.channels, spec.size, spec.size), device)
-        yield some, sampler(denoiser, noise, told(some).to(device))
+        yield some, pictured(sampler(denoiser, noise, told(some).to(device)))

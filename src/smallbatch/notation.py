@@ -1,7 +1,8 @@
 """The vocabulary every other file speaks.
 
 Axes: b rows of a micro-batch, c channels, h height, w width, k prediction heads, m loss terms, n tokens, d features.
-Images are float in [-1, 1]. Time runs from 0 (data) to 1 (noise). x_t = alpha * x0 + sigma * eps.
+Images are float in [-1, 1]; latents of an autoencoder, which may stand for them everywhere, are not bounded. Time runs
+from 0 (data) to 1 (noise). x_t = alpha * x0 + sigma * eps.
 """
 
 from collections.abc import Callable
@@ -10,11 +11,12 @@ from enum import Enum
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Float16, Int, Shaped, UInt8
 from torch import Tensor
 
 Image = Float[Tensor, "b c h w"]
 Pixels = UInt8[Tensor, "b c h w"]  # an image as stored: 0..255
+Latents = Float16[Tensor, "b c h w"]  # an image as an autoencoder stored it
 Output = Float[Tensor, "b maps h w"]  # what a network returns: `outputs` maps of c channels each
 Time = Float[Tensor, " b"]
 PerImage = Float[Tensor, " b"]
@@ -57,6 +59,7 @@ class ImageSpec(NamedTuple):
     classes: int
     low_size: int | None = None  # pixels per side of the small images to enlarge; None: there are none
     text: TextSpec | None = None  # of what is said of every image; None: nothing is
+    latents: bool = False  # whether they are those of an autoencoder, not pixels
 
     @property
     def told_by_data(self) -> bool:

@@ -109,7 +109,10 @@ CALM = Churn()
 
 
 class Sampler:
-    """`guidance_interval` is in log-SNR; `clip` bounds the image estimate at every step, None leaves it free."""
+    """`guidance_interval` is in log-SNR; `clip` bounds the image estimate at every step, None leaves it free.
+
+    Latents are never bounded: `clip` is of pixels.
+    """
 
     def __init__(
         self,
@@ -141,7 +144,8 @@ class Sampler:
     def denoise(self, denoiser: Denoiser, condition: Condition) -> Denoise:
         """What the solver asks: the denoiser under this guidance and clipping."""
         denoise = guided(denoiser, condition, self.guidance, self.guidance_interval)
-        return denoise if self.clip is None else clipped(denoise, self.clip)
+        free = self.clip is None or denoiser.spec.latents
+        return denoise if free else clipped(denoise, self.clip)
 
     def walk(
         self, denoise: Denoise, schedule: NoiseSchedule, noise: Callable[[int], Image], origin: Image | float = 0.0

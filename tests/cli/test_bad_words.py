@@ -68,7 +68,7 @@ from tests.cli import TINY
         ("train data=shapes data.flip=true", "a mirrored scene would belie its caption"),
         ("train data=shapes data.size=8", "data.size=8: shapes can be told apart from 16 pixels on"),
         ("train data=imagenet data.path=nowhere", "must hold train/<synset>/*.JPEG and val/<synset>/*.JPEG"),
-        ("train data=store data.path=nowhere", "nowhere is no packed store: make one with `smallbatch prepare"),
+        ("train data=store data.path=nowhere", "nowhere is no store: make one with `smallbatch prepare"),
         ("train data=cifar10 data.official=false", "copy it again"),
         ("train data=shapes data.workers=-1", "must be at least 0"),
         ("train trainer=gpu", "trainer=gpu, but no GPU is at hand: use trainer=cpu"),

@@ -65,5 +65,5 @@ def test_what_the_prediction_has_learned_comes_along_where_both_have_it(tmp_path
     initial.load(fresh, exported(gate, tmp_path / "gate"))
     assert all((fresh.state_dict()[name] == 3).all() for name in buffers)
     with pytest.raises(UserError, match="another network"):
-        initial.check(tiny_denoiser(prediction=Eps()), str(tmp_path / "gate"))
-    initial.check(tiny_denoiser(prediction=Eps()), exported(tiny_denoiser(), tmp_path / "v"))
+        initial.check(tiny_denoiser(prediction=Eps()), str(tmp_path / "gate"), None)
+    initial.check(tiny_denoiser(prediction=Eps()), exported(tiny_denoiser(), tmp_path / "v"), None)

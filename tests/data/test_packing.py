@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_files import draw
 
-from smallbatch.data import packing
+from smallbatch.data import making, packing
 from smallbatch.data.edm_zip import write_zip
 from smallbatch.data.folder import Images
 from smallbatch.data.packed import Packed
@@ -162,7 +162,7 @@ def test_an_empty_folder_may_become_the_store_and_another_thing_may_not(animals,
     packing.pack(images(animals), MADE_WITH, tmp_path / "empty")
     assert len(packed(tmp_path / "empty").train_store)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="is there already, and no packed store: remove it"):
+    with pytest.raises(UserError, match="is there already, and no store: remove it"):
         packing.pack(images(animals), MADE_WITH, tmp_path / "file")
 
 
@@ -177,7 +177,7 @@ def test_all_problems_are_counted_and_listed(animals, tmp_path):
 
 
 def test_a_full_disk_is_refused_before_anything_is_read(animals, tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "free_bytes", lambda path: 1000)
+    monkeypatch.setattr(making, "free_bytes", lambda path: 1000)
     with pytest.raises(UserError, match=r"needs .* bytes|kB, 1\.0 kB are free there: lower data\.size"):
         packing.pack(images(animals), MADE_WITH, tmp_path / "store")
 
@@ -188,7 +188,7 @@ def test_a_store_made_otherwise_than_asked_is_refused(store):
 
 
 def test_a_folder_that_is_no_store_is_refused(animals):
-    assert "is no packed store: make one with `smallbatch prepare" in refused(animals)
+    assert "is no store: make one with `smallbatch prepare" in refused(animals)
 
 
 @pytest.mark.parametrize("name", ["train.npy", "held_out.npy", "train_labels.npy"])

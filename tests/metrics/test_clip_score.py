@@ -127,7 +127,7 @@ def test_a_model_that_is_not_there_or_another_is_refused_in_one_line(judge, tmp_
         ClipJudge("openai/clip-vit-base-patch16").prepare(SPEC)
     line = str(caught.value)
     assert line.startswith("metrics.clip.name=openai/clip-vit-base-patch16 is not on this machine and cannot be down")
-    assert "for part in (CLIPModel, CLIPProcessor)]" in line and line.endswith("give that FOLDER as metrics.clip.name")
+    assert "for part in [CLIPModel, CLIPProcessor]]" in line and line.endswith("give that FOLDER as metrics.clip.name")
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(UserError, match="is a model of type t5: one of clip is needed"):
         ClipJudge(str(tmp_path)).prepare(SPEC)

@@ -48,14 +48,15 @@ class SampleGrid(ImagesCallback):
         columns = min(classes, 20) or 10
         label = torch.arange(self.rows * columns, device=module.device) % columns if classes else None
         samples = self.sampler(module.denoiser, self.noise(module, self.rows * columns), Condition(label))
-        return pictures.grid(to_pixels(samples), columns)
+        return pictures.grid(to_pixels(data.pictured(samples)), columns)
 
     def beside(self, module: DiffusionModule, data: ImageData) -> pictures.PILImage.Image:
         n = 10 * self.rows
         truth, condition = data.around(torch.arange(n), module.device)
         samples = self.sampler(module.denoiser, self.noise(module, n), condition)
         small = [] if condition.image is None else [enlarged(condition.image, truth.shape[-1], "nearest")]
-        return pictures.stacked([to_pixels(part) for part in (*small, samples, truth)], columns=10)
+        shown = [*small, *map(data.pictured, (samples, truth))]
+        return pictures.stacked([to_pixels(part) for part in shown], columns=10)
 
     def noise(self, module: DiffusionModule, n: int) -> SampleNoise:
         spec = module.denoiser.spec

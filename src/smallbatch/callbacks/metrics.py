@@ -46,6 +46,11 @@ class Metrics(ImagesCallback):
 
     def check(self, data: ImageData) -> None:
         """Refuses what the data cannot be scored by."""
+        if self.evaluation.scores and data.spec.latents:
+            raise UserError(
+                "metrics: latents are no images to compare with: leave metrics out, and when it is trained run "
+                "`smallbatch evaluate run=RUN data=...` with the images that they were made from"
+            )
         for judge in self.evaluation.judges:
             if data.text is None:
                 raise UserError(f"metrics.scores={judge.score} needs prompts: choose text=words, or metrics=quick")

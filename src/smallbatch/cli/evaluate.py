@@ -41,6 +41,7 @@ def run(config: DictConfig) -> None:
     data = sample.data_of(config)
     fabric = launched(config.devices)
     samples, spec = drawn(config, data, fabric.device) if config.samples is None else given(config, fabric.device)
+    refuse_latents(config, data)
     evaluation.prepare(data, spec, samples.n, fabric.device)
     judged = evaluation(samples)
     if ranks.rank() == 0:
@@ -74,14 +75,23 @@ def check(config: DictConfig) -> None:
 
 def drawn(config: DictConfig, data: ImageData | None, device: torch.device) -> tuple[Samples, ImageSpec]:
     """This rank's share of a run's samples, not yet drawn."""
-    denoiser, sampler, asked = sample.drawing_of(config, device, data)
+    denoiser, sampler, asked, _ = drawing = sample.drawing_of(config, device, data)
     marks = [] if data is None else compared(runs.about(Path(config.run))["data_fingerprint"], data)
     if asked.truth and denoiser.spec.low_size:
         marks.append(f"enlarged from {min(asked.n, len(data.held_out_store))} held-out images")
-    spec, mine, seen = denoiser.spec, share(asked.n), Seen(denoiser.spec.channels)
-    images = seen.quantise(generate(denoiser, sampler, asked.told, mine, config.seed, config.batch))
+    spec, mine, seen = drawing.spec, share(asked.n), Seen(drawing.spec.channels)
+    drawn = generate(denoiser, sampler, asked.told, mine, config.seed, config.batch, pictured=drawing.pictured)
+    images = seen.quantise(drawn)
     shown = progress(images, math.ceil(len(mine) / config.batch))
     return Samples(asked.n, shown, seen, asked.labels, marks, asked.prompts, device), spec
+
+
+def refuse_latents(config: DictConfig, data: ImageData | None) -> None:
+    if data is not None and data.spec.latents:
+        raise UserError(
+            f"run={config.run} draws from latents, which are no images to compare with: give data= and the images that "
+            "they were made from"
+        )
 
 
 def compared(trained_on: str, data: ImageData) -> list[str]:

@@ -83,7 +83,8 @@ def exporter(config: DictConfig, folder: Path, data: L.LightningDataModule, ema:
         "spec": data.spec._asdict(),
         "class_names": data.class_names,
         "text": data.text and data.text.described(),
-        "data_fingerprint": data.fingerprint,
+        "latents": data.autoencoder and data.autoencoder.described(),
+        "data_fingerprint": data.made_from,
         "ema": ema.keep,
     }
 

@@ -1,26 +1,41 @@
 """Where training begins: at the weights that another run exported, instead of random ones."""
 
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 
 from smallbatch.cli.naming import weights_of
-from smallbatch.cli.runs import shapes_in, text_of
+from smallbatch.cli.runs import autoencoder_of, shapes_in, text_of
 from smallbatch.cli.shapes import Shapes, misfit, shapes_of
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
+from smallbatch.latents.autoencoder import Autoencoder
 from smallbatch.text.encoder import TextEncoder
 from smallbatch.text.words import Words
 
 
-def check(denoiser: Denoiser, init_from: str) -> None:
-    """All of the network's weights must be there, and no others. `denoiser` may live on the meta device."""
+def check(denoiser: Denoiser, init_from: str, autoencoder: Autoencoder | None) -> None:
+    """All of the network's weights must be there, and no others, and have learned such images or latents.
+
+    `denoiser` may live on the meta device.
+    """
     path = weights_of(init_from)
     if not path.is_file():
         raise UserError(f"init_from={init_from} holds no {path.name}: give the folder of a run that has exported")
     wanted, there = shapes_of(denoiser.state_dict()), shapes_in(path)
     if odd := misfit(shared(wanted, there), shared(there, wanted)):
         raise UserError(f"init_from={init_from} has another network: {odd}; choose its network= and prediction=")
+    here, learned = (one and one.described() for one in (autoencoder, autoencoder_of(path.parent)))
+    if here != learned:
+        raise UserError(f"init_from={init_from} has learned {said(learned)}, the data holds {said(here)}: use the same")
+
+
+def said(latents: dict[str, Any] | None) -> str:
+    """Latents of which autoencoder."""
+    if latents is None:
+        return "pixels"
+    return "latents of " + ", ".join(f"{key}={value}" for key, value in latents.items() if key != "_target_")
 
 
 def load(denoiser: Denoiser, init_from: str) -> None:

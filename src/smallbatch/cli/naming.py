@@ -28,7 +28,7 @@ ELSEWHERE += (
     "precisions",
 )
 
-HOW_READ = ("path", "memory_gib", "workers")  # of the data: whence and how, not what
+HOW_READ = ("path", "shards", "memory_gib", "workers")  # of the data: whence and how, not what
 
 
 def run_id(config: DictConfig, fingerprint: str) -> str:

@@ -88,7 +88,7 @@ def plan(config: DictConfig, objects: dict[str, Any]) -> dict[str, Any]:
     masking = objects["module"].keywords["objective"].masking
     masking.check(denoiser.network)
     if config.init_from is not None:
-        initial.check(denoiser, config.init_from)
+        initial.check(denoiser, config.init_from, objects["data"].autoencoder)
     parameters, (flops, activations) = count(denoiser.network), measure(denoiser, masking)
     processes = config.devices * config.nodes
     rows = micro_batch(config.batch, processes, config.accumulation)

@@ -1,17 +1,26 @@
-"""`smallbatch prepare`: a data set read and cropped once, into a packed store or EDM's zip."""
+"""`smallbatch prepare`: a data set read, cropped and, if asked, encoded once, into a store or EDM's zip."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from smallbatch.cli.building import from_config
+from smallbatch.cli.evaluate import launched
 from smallbatch.cli.naming import HOW_READ
-from smallbatch.data.captions import Captions
 from smallbatch.data.edm_zip import write_zip
-from smallbatch.data.module import ImageData, Parts
-from smallbatch.data.packing import pack, refuse_too_large
-from smallbatch.errors import UserError
+from smallbatch.data.encoding import Encoders, Work, encode
+from smallbatch.data.making import refuse_too_large
+from smallbatch.data.module import CAPTIONS_LEARNED, ImageData, Parts
+from smallbatch.data.packing import pack
+from smallbatch.data.store import size_in_bytes
+from smallbatch.errors import UserError, printable
 from smallbatch.files import alone
+from smallbatch.text.storage import STORAGES
+from smallbatch.text.words import Words
 
 NOT_BY = (*HOW_READ, "batch", "seed", "flip")  # what the pixels do not depend on
 
@@ -21,20 +30,66 @@ def run(config: DictConfig) -> None:
         raise UserError("data must be given: data=imagenet data.path=DIR, data=images data.path=DIR, ...")
     out = Path(config.out).expanduser().absolute()
     data = from_config(config.data, "data")
-    if isinstance(data, Captions):
-        raise UserError("data=captions: a store keeps images and their classes, no captions: train with data=captions")
+    asked = {part: config[part] and from_config(config[part], part) for part in ("latents", "text")}
+    encoders = Encoders(asked["latents"], asked["text"], config.storage)
     try:
-        with alone(out):
-            (to_zip if out.suffix == ".zip" else to_store)(config, data, out)
+        if out.suffix == ".zip":
+            with alone(out):
+                to_zip(config, data, out)
+        elif has_captions(data) or any(encoders[:2]):
+            to_shards(config, data, encoders, out)
+        else:
+            with alone(out):
+                to_store(config, data, out)
     except BlockingIOError:
         raise UserError(f"out={out} is being made by another process; wait for it or stop it") from None
 
 
-def to_store(config: DictConfig, data: ImageData, out: Path) -> None:
+def made_with(config: DictConfig) -> dict[str, Any]:
     settings = OmegaConf.to_container(config.data, resolve=True)
-    pack(data, {key: value for key, value in settings.items() if key not in NOT_BY}, out)
+    return {key: value for key, value in settings.items() if key not in NOT_BY}
+
+
+def to_store(config: DictConfig, data: ImageData, out: Path) -> None:
+    pack(data, made_with(config), out)
     train, held_out = map(len, data.parts)
     print(f"{out}: {train} images to train on, {held_out} held out; train with data=store data.path={out}")
+
+
+def to_shards(config: DictConfig, data: ImageData, encoders: Encoders, out: Path) -> None:
+    """By `devices` processes; the first one holds the store."""
+    check(config, data, encoders)
+    fabric = launched(config.devices)
+    with alone(out) if fabric.global_rank == 0 else nullcontext():
+        work = Work(fabric.global_rank, fabric.world_size, fabric.device, fabric.barrier, config.at_once)
+        encode(data, made_with(config), encoders, out, int(config.shard_mib * 2**20), work)
+    if fabric.global_rank == 0:
+        train, held_out = map(len, data.parts)
+        heard = f" text={HydraConfig.get().runtime.choices.text}" if encoders.text else ""
+        print(f"{out}: {train} images to train on, {held_out} held out; train with data=shards data.path={out}{heard}")
+
+
+def has_captions(data: ImageData) -> bool:
+    return data.parts.train.captions(torch.arange(1)) is not None
+
+
+def check(config: DictConfig, data: ImageData, encoders: Encoders) -> None:
+    for name in ("devices", "at_once"):
+        if not isinstance(config[name], int) or config[name] < 1:
+            raise UserError(f"{name}={config[name]} must be a whole number, at least 1")
+    if not isinstance(config.shard_mib, int | float) or config.shard_mib <= 0:
+        raise UserError(f"shard_mib={config.shard_mib} must be a number above 0")
+    if config.storage not in STORAGES:
+        raise UserError(f"storage={config.storage} is not known: use one of {', '.join(STORAGES)}")
+    if encoders.text is None:
+        return
+    captions = data.parts.train.captions(torch.arange(min(CAPTIONS_LEARNED, len(data.parts.train))))
+    if captions is None:
+        raise UserError(f"text: {type(data).__name__} has no captions: choose data=captions, or leave text out")
+    if isinstance(encoders.text, Words):
+        raise UserError("text=words is trained with the network, on captions, which a store keeps: leave text out")
+    for line in encoders.text.misfits(captions):
+        print(printable(line))
 
 
 def to_zip(config: DictConfig, data: ImageData, out: Path) -> None:
@@ -43,6 +98,6 @@ def to_zip(config: DictConfig, data: ImageData, out: Path) -> None:
     if out.exists():
         raise UserError(f"out={out} is there already: remove it, or choose another out")
     source = getattr(data.parts, config.part)
-    refuse_too_large(out, source, spec=data.spec)  # PNG may save half of it: a bound is enough
+    refuse_too_large(out, size_in_bytes(source, data.spec))  # PNG may save half of it: a bound is enough
     write_zip(source, out)
     print(f"{out}: {len(source)} images; train with data=images data.path={out} data.size={data.spec.size}")

@@ -18,6 +18,7 @@ from smallbatch.denoiser import Denoiser
 from smallbatch.ema import overwrite
 from smallbatch.errors import UserError
 from smallbatch.files import inside, read_json, replacing
+from smallbatch.latents.autoencoder import Autoencoder
 from smallbatch.notation import ImageSpec, TextSpec
 from smallbatch.posthoc import blend, load_snapshots, reconstruct
 from smallbatch.sharding import for_file
@@ -105,6 +106,8 @@ def believed(spec: ImageSpec) -> ImageSpec:
         value, most = getattr(spec, name), getattr(LARGEST, name)
         if type(value) is not int or not least <= value <= most:
             raise ValueError(f"spec.{name}={value} must lie in {least}..{most}")
+    if type(spec.latents) is not bool:
+        raise ValueError(f"spec.latents={spec.latents} must be true or false")
     if spec.low_size is not None and (type(spec.low_size) is not int or not 1 <= spec.low_size < spec.size):
         raise ValueError(f"spec.low_size={spec.low_size} must lie in 1..{spec.size - 1}")
     if spec.text is not None and not (believed_text(spec.text)):
@@ -154,6 +157,12 @@ def text_of(folder: Path) -> TextEncoder | None:
     return described and trust.built(described, folder / "model.json", "text", TextEncoder)
 
 
+def autoencoder_of(folder: Path) -> Autoencoder | None:
+    """Whose latents a run draws; None where it draws pixels."""
+    described = about(folder).get("latents")
+    return described and trust.built(described, folder / "model.json", "latents", Autoencoder)
+
+
 def told(data: ImageData, folder: Path) -> ImageData:
     """The data with its captions said as the run hears them."""
     if (text := text_of(folder)) is not None:
@@ -162,7 +171,9 @@ def told(data: ImageData, folder: Path) -> ImageData:
 
 
 def refuse_other_images(folder: Path, known: ImageSpec, data: ImageData) -> None:
-    """`known` is what the network of a run has seen."""
+    """`known` is what the network of a run has seen; of latents, the data may be what they stand for."""
+    if known.latents and not data.spec.latents:
+        known = autoencoder_of(folder).images(known)
     for what in ("size", "channels", "low_size"):
         here, needed = getattr(data.spec, what), getattr(known, what)
         if here != needed:

@@ -19,7 +19,8 @@ from smallbatch.data.module import ImageData
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.files import replacing
-from smallbatch.generation import generate, one, own
+from smallbatch.generation import Pictured, as_it_is, generate, one, own
+from smallbatch.latents.autoencoder import Autoencoder
 from smallbatch.notation import ImageSpec, Pixels
 from smallbatch.sampler import Sampler
 
@@ -31,6 +32,16 @@ class Drawing(NamedTuple):
     denoiser: Denoiser
     sampler: Sampler
     asked: Asked
+    autoencoder: Autoencoder | None
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Of the pictures."""
+        return self.denoiser.spec if self.autoencoder is None else self.autoencoder.images(self.denoiser.spec)
+
+    @property
+    def pictured(self) -> Pictured:
+        return as_it_is if self.autoencoder is None else self.autoencoder.decode
 
 
 def run(config: DictConfig) -> None:
@@ -40,10 +51,10 @@ def run(config: DictConfig) -> None:
     if config.out is not None and Path(config.out).suffix != ".npz":
         raise UserError(f"out={config.out} must end in .npz")
     own = runs.within(Path(config.run), "samples") if config.out is None else None
-    denoiser, sampler, asked = drawing = drawing_of(config, "cuda" if torch.cuda.is_available() else "cpu")
+    denoiser, sampler, asked, _ = drawing = drawing_of(config, "cuda" if torch.cuda.is_available() else "cpu")
     out = Path(config.out) if own is None else own / f"{describe(config, asked.n)}.npz"
     numbers, whose = torch.arange(asked.n), NOISES[config.noise]
-    images = generate(denoiser, sampler, asked.told, numbers, config.seed, config.batch, whose)
+    images = generate(denoiser, sampler, asked.told, numbers, config.seed, config.batch, whose, drawing.pictured)
     steps = math.ceil(asked.n / config.batch)
     pixels = torch.cat([to_pixels(some).cpu() for _, some in track(images, description="sample", total=steps)])
     write(out, pixels, asked)
@@ -63,7 +74,10 @@ def drawing_of(config: DictConfig, device: torch.device | str, data: ImageData |
     asked = asked_of(config, denoiser.spec, data, device)
     if asked.labels is None and denoiser.spec.text is None and config.guidance != 1:
         raise UserError(f"guidance={config.guidance} needs labels or a text; without them use guidance=1")
-    return Drawing(denoiser, from_config(config.sampler, "sampler"), asked)
+    autoencoder = runs.autoencoder_of(Path(config.run))
+    if autoencoder is not None:
+        autoencoder.prepare()
+    return Drawing(denoiser, from_config(config.sampler, "sampler"), asked, autoencoder)
 
 
 def asked_of(config: DictConfig, spec: ImageSpec, data: ImageData | None, device: torch.device | str) -> Asked:

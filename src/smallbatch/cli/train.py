@@ -98,11 +98,13 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
             say(line)
         objects["data"].text.prepare()
     objects["data"].setup("fit")
+    if objects["data"].autoencoder is not None:
+        objects["data"].autoencoder.prepare()  # pictures of samples need it
     drawn_up = plan.on_meta(objects["denoiser"], objects["data"].spec)
     check_network(drawn_up, objects["data"].spec)
     objects["module"].keywords["objective"].masking.check(drawn_up.network)
     if config.init_from is not None:
-        initial.check(drawn_up, config.init_from)
+        initial.check(drawn_up, config.init_from, objects["data"].autoencoder)
     torch.manual_seed(key(config.seed, "initial weights"))
     module = objects["module"](denoiser=objects["denoiser"](spec=objects["data"].spec))
     if config.init_from is not None:

@@ -5,11 +5,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from smallbatch.notation import Image, Pixels
+from smallbatch.notation import Image, Latents, Pixels
 
 
-def to_float(pixels: Pixels) -> Image:
-    return pixels.float() / 127.5 - 1
+def to_float(stored: Pixels | Latents) -> Image:
+    """Latents are what they are."""
+    return stored.float() / 127.5 - 1 if stored.dtype == torch.uint8 else stored.float()
 
 
 def to_pixels(x: Image) -> Pixels:

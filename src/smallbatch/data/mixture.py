@@ -1,7 +1,7 @@
 """Several data sets as one, each with its share of the training images: real and made ones, for instance."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,9 @@ from smallbatch.data.shares import Shared, quotas
 from smallbatch.data.store import Source, Store
 from smallbatch.data.stream import Order
 from smallbatch.errors import UserError
-from smallbatch.notation import ImageSpec
+from smallbatch.latents.autoencoder import Autoencoder
+from smallbatch.notation import ImageSpec, Text
+from smallbatch.text.encoder import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,7 @@ class Joined(Source):
     def take(self, indices: Int[Tensor, " n"]) -> Store:
         found = [(at, part.take(rows)) for part, at, rows in self.each(indices)]
         back = torch.cat([at for at, _ in found]).argsort()
-        stores = [store for _, store in found]
-        labels = None if stores[0].labels is None else torch.cat([store.labels for store in stores])
-        return Store(torch.cat([store.pixels for store in stores]), labels).take(back)
+        return joined([store for _, store in found]).take(back)
 
     def captions(self, indices: Int[Tensor, " n"]) -> list[str] | None:
         said: list[str | None] = [None] * len(indices)
@@ -60,6 +60,14 @@ class Joined(Source):
     def check_captions(self) -> None:
         for part in self.parts:
             part.check_captions()
+
+
+def joined(stores: Sequence[Store]) -> Store:
+    first = stores[0]
+    labels = None if first.labels is None else torch.cat([store.labels for store in stores])
+    texts = [store.text for store in stores]
+    text = None if first.text is None else Text(*map(torch.cat, zip(*texts, strict=True)))
+    return Store(torch.cat([store.pixels for store in stores]), labels, text)
 
 
 class Mixture(ImageData):
@@ -95,7 +103,31 @@ class Mixture(ImageData):
                     f"data.sets.{name} has {other.channels}x{other.size}x{other.size} images, {first} "
                     f"{spec.channels}x{spec.size}x{spec.size}: give both the same data.sets.NAME.size"
                 )
-        return ImageSpec(spec.channels, spec.size, len(self.class_names), self.low_size, self.text and self.text.spec)
+        text = self.text and self.text.spec
+        return ImageSpec(spec.channels, spec.size, len(self.class_names), self.low_size, text, spec.latents)
+
+    @cached_property
+    def autoencoder(self) -> Autoencoder | None:
+        described = [data.autoencoder and data.autoencoder.described() for data in self.sets.values()]
+        if any(one != described[0] for one in described):
+            raise UserError(f"data.sets of {[*self.sets]} are not latents of the same autoencoder: {described}")
+        return next(iter(self.sets.values())).autoencoder
+
+    def brought(self, text: TextEncoder) -> TextEncoder | None:
+        """By all sets alike, or by none."""
+        first, *others = (data.brought(text) for data in self.sets.values())
+        if any((one and one.described()) != (first and first.described()) for one in others):
+            raise UserError(f"data.sets of {[*self.sets]} do not all bring the same text features: prepare them alike")
+        if first is not None:
+            for data in self.sets.values():
+                data.tell(text)
+        return first
+
+    def _at_hand(self, source: Joined) -> Source:
+        if not (self.spec.latents or self.brings_text):
+            return super()._at_hand(source)
+        parts = zip(self.sets.values(), source.parts, strict=True)
+        return Joined([data._at_hand(part) for data, part in parts])
 
     @cached_property
     def class_names(self) -> list[str]:

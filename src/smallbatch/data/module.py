@@ -16,7 +16,8 @@ from smallbatch.data.reading import deaf, processes, read
 from smallbatch.data.store import Source, Store, Streamed, size_in_bytes
 from smallbatch.data.stream import Order, Repeated, Stream, Windows
 from smallbatch.errors import UserError
-from smallbatch.notation import Batch, Condition, ImageSpec, Labels
+from smallbatch.latents.autoencoder import Autoencoder
+from smallbatch.notation import Batch, Condition, Image, ImageSpec, Labels
 from smallbatch.randomness import generator
 from smallbatch.text.encoder import TextEncoder
 
@@ -42,6 +43,8 @@ class ImageData(L.LightningDataModule, ABC):
 
     may_download = True  # False: where somebody else names the path
     text: TextEncoder | None = None  # that hears the captions; None: nobody does
+    brings_text = False  # whether its rows come with features of their captions
+    autoencoder: Autoencoder | None = None  # whose latents the images are; None: they are pixels
 
     def __init__(
         self,
@@ -76,6 +79,11 @@ class ImageData(L.LightningDataModule, ABC):
         """Differs whenever the images or their labels differ; what the config already says is left out."""
 
     @property
+    def made_from(self) -> str:
+        """The fingerprint of the images themselves, where a store was made of them."""
+        return self.fingerprint
+
+    @property
     @abstractmethod
     def parts(self) -> Parts: ...
 
@@ -92,15 +100,23 @@ class ImageData(L.LightningDataModule, ABC):
 
         To be called before any image is read.
         """
+        brought = self.brought(text)
+        if brought is not None:
+            self.text, self.brings_text = brought, True
+            return []
         captions = self.parts.train.captions(torch.arange(min(CAPTIONS_LEARNED, len(self.parts.train))))
         if captions is None:
             raise UserError(f"text: {type(self).__name__} has no captions: choose data=shapes, or leave text out")
         self.text = text.learned(captions)
         return self.text.misfits(captions)
 
+    def brought(self, text: TextEncoder) -> TextEncoder | None:
+        """What `text` makes of the captions, as the rows bring it along; None where they do not."""
+        return None
+
     def _with_captions(self, source: Source) -> Source:
         at_hand = self._at_hand(source)
-        return at_hand if self.text is None else Captioned(at_hand, source, self.text)
+        return at_hand if self.text is None or self.brings_text else Captioned(at_hand, source, self.text)
 
     def _at_hand(self, source: Source) -> Source:
         if isinstance(source, Store) or size_in_bytes(source, self.spec) > self.memory_gib * 2**30:
@@ -140,6 +156,10 @@ class ImageData(L.LightningDataModule, ABC):
     def training(self, indices: Int[Tensor, " n"], device: torch.device | str) -> Batch:
         """Images of the training part as they are, not mirrored."""
         return self.batch_of(self.train_store.take(indices).to(device))
+
+    def pictured(self, x: Image) -> Image:
+        """Images of this set's kind as they look: latents become pixels in [-1, 1]."""
+        return x if self.autoencoder is None else self.autoencoder.decode(x)
 
     def batch_of(self, rows: Store) -> Batch:
         """What a network sees and is told of these rows."""

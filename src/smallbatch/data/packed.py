@@ -12,31 +12,10 @@ import numpy as np
 import torch
 
 from smallbatch.data.module import ImageData, Parts
+from smallbatch.data.stamp import ARRAYS, STAMP, read_stamp
 from smallbatch.data.store import Store
 from smallbatch.errors import UserError
-from smallbatch.files import read_json
 from smallbatch.notation import ImageSpec
-
-FORMAT = 1
-STAMP = "store.json"
-HOLDS = {"spec": dict, "class_names": list, "counts": dict, "made_with": dict, "made_from": str, "digest": str}
-
-
-def read_stamp(folder: Path) -> dict[str, Any]:
-    if not (folder / STAMP).is_file():
-        raise UserError(f"{folder} is no packed store: make one with `smallbatch prepare data=... out={folder}`")
-    try:
-        stamp = read_json(folder / STAMP)
-        found = stamp["format"]
-        if found != FORMAT:
-            raise UserError(f"{folder} has format {found}, this version reads {FORMAT}: prepare the store again")
-        odd = [f"{name}={stamp[name]}" for name, kind in HOLDS.items() if not isinstance(stamp[name], kind)]
-        numbers = [*ImageSpec(**stamp["spec"])[:3], *(stamp["counts"][name] for name in Parts._fields)]
-        if odd or not all(type(number) is int for number in numbers):
-            raise ValueError(*odd, *numbers)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / STAMP} cannot be read ({error!r}): prepare the store again") from None
-    return stamp
 
 
 def mapped(path: Path, shape: tuple[int, ...], dtype: type) -> torch.Tensor:
@@ -87,7 +66,7 @@ class Packed(ImageData):
 
     @cached_property
     def stamp(self) -> dict[str, Any]:
-        stamp = read_stamp(self.path)
+        stamp = read_stamp(self.path, ARRAYS)
         made = stamp["spec"]["size"]
         if self.size not in (None, made):
             raise UserError(
@@ -108,6 +87,10 @@ class Packed(ImageData):
     def fingerprint(self) -> str:
         """Of the pixels and labels themselves."""
         return self.stamp["digest"]
+
+    @property
+    def made_from(self) -> str:
+        return self.stamp["made_from"]
 
     @cached_property
     def parts(self) -> Parts:

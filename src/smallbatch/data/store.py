@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from smallbatch.data.images import to_float
 from smallbatch.data.stream import Order
 from smallbatch.errors import UserError
-from smallbatch.notation import Batch, Condition, ImageSpec, Labels, Mask, Pixels, Text
+from smallbatch.notation import Batch, Condition, ImageSpec, Labels, Latents, Mask, Pixels, Text
 
 
 class Source(ABC):
@@ -42,7 +42,7 @@ class Source(ABC):
 class Store(Source):
     """Every image with its label and its text, where there are any. Batches are gathered where the pixels lie."""
 
-    pixels: Pixels
+    pixels: Pixels | Latents
     labels: Labels | None
     text: Text | None = None
 

@@ -1,8 +1,8 @@
 """The endless order of training rows, and the part of it that one rank's micro-batches see."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from functools import lru_cache, partial
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import count
 from typing import NamedTuple
 
@@ -23,12 +23,6 @@ class Rows(NamedTuple):
     flips: Mask
 
 
-def one_epoch(seed: int, length: int, flip: bool, epoch: int) -> Rows:
-    order = torch.randperm(length, generator=generator(seed, "order", epoch))
-    coins = torch.rand(length, generator=generator(seed, "flips", epoch)) < 0.5 * flip
-    return Rows(order, coins)
-
-
 class Order(ABC):
     """Which images the given rows of the whole run are."""
 
@@ -43,13 +37,17 @@ class Unrepeated(Order):
         return Rows(torch.arange(rows.start, rows.stop), torch.zeros(len(rows), dtype=torch.bool))
 
 
-class Stream(Order):
-    """Row j of the whole run is image perm(seed, j // N)[j % N]: each once an epoch, whatever the batch."""
+class Epochs(Order):
+    """Row j of the whole run is row j % N of epoch j // N: each image once an epoch, whatever the batch."""
 
-    def __init__(self, seed: int, length: int, flip: bool):
+    def __init__(self, seed: int, length: int):
         assert length > 0, f"{length=}"
-        self.length = length
-        self.epoch = lru_cache(maxsize=2)(partial(one_epoch, seed, length, flip))
+        self.seed, self.length = seed, length
+        self.epoch = lru_cache(maxsize=2)(self._epoch)
+
+    @abstractmethod
+    def _epoch(self, number: int) -> Rows:
+        """All N rows."""
 
     def __getitem__(self, rows: range) -> Rows:
         epochs = range(rows.start // self.length, -(-rows.stop // self.length))
@@ -60,6 +58,40 @@ class Stream(Order):
         first = epoch * self.length
         here = slice(max(rows.start - first, 0), rows.stop - first)
         return Rows(*(column[here] for column in self.epoch(epoch)))
+
+
+class Stream(Epochs):
+    """Every epoch in an order of its own."""
+
+    def __init__(self, seed: int, length: int, flip: bool):
+        super().__init__(seed, length)
+        self.flip = flip
+
+    def _epoch(self, number: int) -> Rows:
+        order = torch.randperm(self.length, generator=generator(self.seed, "order", number))
+        coins = torch.rand(self.length, generator=generator(self.seed, "flips", number)) < 0.5 * self.flip
+        return Rows(order, coins)
+
+
+class ByShards(Epochs):
+    """Every epoch, `window` shards after another `window`, drawn anew, and the rows of a window mixed.
+
+    So that no more than a window must be at hand at once. `sizes` are the rows of each shard, in the order of the rows.
+    """
+
+    def __init__(self, seed: int, sizes: Sequence[int], window: int):
+        super().__init__(seed, sum(sizes))
+        self.ends, self.window = torch.tensor(sizes).cumsum(0), window
+
+    def _epoch(self, number: int) -> Rows:
+        drawn = generator(self.seed, "order", number)
+        shards = torch.randperm(len(self.ends), generator=drawn).split(self.window)
+        windows = [torch.cat([self._rows(shard) for shard in some.tolist()]) for some in shards]
+        order = torch.cat([rows[torch.randperm(len(rows), generator=drawn)] for rows in windows])
+        return Rows(order, torch.zeros(self.length, dtype=torch.bool))
+
+    def _rows(self, shard: int) -> Int[Tensor, " n"]:
+        return torch.arange(self.ends[shard - 1] if shard else 0, self.ends[shard])
 
 
 class Repeated(Order):

@@ -17,7 +17,7 @@ from smallbatch.metrics.prompted import Fit, Judge
 from smallbatch.metrics.weights import SHOWN, sha256_of
 from smallbatch.notation import ImageSpec, Pixels
 from smallbatch.text.encoder import cut_off
-from smallbatch.text.published import Published, need_transformers
+from smallbatch.text.published import Transformers
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class ClipJudge(Judge):
         return ClipScore(self, prompts, device)
 
     @cached_property
-    def published(self) -> Published:
-        need_transformers(f"metrics.scores={self.score}")
+    def published(self) -> Transformers:
+        Transformers.need(f"metrics.scores={self.score}")
         from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 
-        return Published("metrics.clip.name", self.name, self.revision, CLIPConfig, CLIPProcessor, CLIPModel)
+        return Transformers("metrics.clip.name", self.name, self.revision, CLIPModel, CLIPProcessor, CLIPConfig)
 
     @cached_property
     def processor(self) -> Any:

@@ -62,8 +62,8 @@ def of_images(name: str, spec: ImageSpec, extractor: Extractor, n: int, keep: in
 
 
 def fingerprints(data: ImageData) -> list[str]:
-    """Its own, and for a store that of what it was packed from."""
-    return [data.fingerprint] + ([data.stamp["made_from"]] if isinstance(data, Packed) else [])
+    """Its own, and for a store that of what it was made from."""
+    return [*dict.fromkeys((data.fingerprint, data.made_from))]
 
 
 def read(text: str) -> Stamp:

@@ -4,7 +4,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from smallbatch.errors import UserError
 from smallbatch.notation import Text, TextSpec
+from smallbatch.published import from_anywhere
 from smallbatch.text.encoder import TextEncoder, cut_off
-from smallbatch.text.published import Published, frozen, need_transformers
+from smallbatch.text.published import Transformers, frozen
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ class Frozen(TextEncoder):
     def encode(self, model: nn.Module, tokens: Text) -> Float[Tensor, "b n d"]: ...
 
     @cached_property
-    def published(self) -> Published:
-        need_transformers(f"text={type(self).__name__.lower()}")
-        return Published("text.name", self.name, self.revision, *self.classes())
+    def published(self) -> Transformers:
+        Transformers.need(f"text={type(self).__name__.lower()}")
+        config, tokenizer, model = self.classes()
+        return Transformers("text.name", self.name, self.revision, model, tokenizer, config)
 
     @cached_property
     def spec(self) -> TextSpec:
@@ -80,6 +81,5 @@ class Frozen(TextEncoder):
         return cut_off([len(tokens) for tokens in whole], self.length, "tokens")
 
     def described(self) -> dict[str, Any]:
-        folder = Path(self.name).expanduser()
-        name = str(folder.resolve()) if folder.is_dir() else self.name  # wherever the reader stands
-        return {"_target_": f"{type(self).__module__}.{type(self).__name__}", **asdict(self), "name": name}
+        target = f"{type(self).__module__}.{type(self).__name__}"
+        return {"_target_": target, **asdict(self), "name": from_anywhere(self.name)}

@@ -15,6 +15,8 @@ Arrays = dict[str, np.ndarray]  # each of b rows, one a caption
 class Storage(ABC):
     """Features to arrays and back."""
 
+    arrays: tuple[str, ...] = ("features", "mask")
+
     @abstractmethod
     def spec(self, whole: TextSpec) -> TextSpec:
         """Of what is read back."""
@@ -53,6 +55,8 @@ class Int8(Storage):
     wide, the others by 7 %.
     """
 
+    arrays = ("features", "step", "mask")
+
     def spec(self, whole: TextSpec) -> TextSpec:
         return whole
 
@@ -86,6 +90,9 @@ class Pooled(Storage):
 
     def unpack(self, arrays: Arrays) -> Text:
         return Float16().unpack(arrays)
+
+
+STORAGES: dict[str, Storage] = {"float16": Float16(), "int8": Int8(), "pooled": Pooled()}
 
 
 def _half(features: Float[Tensor, "b n d"]) -> np.ndarray:
