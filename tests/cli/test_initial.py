@@ -19,7 +19,13 @@ from tests.cli import TINY
 from tests.test_configs import config
 from tests.tiny import tiny_denoiser
 
-ABOUT = {"denoiser": {}, "spec": {}, "class_names": [], "data_fingerprint": "", "images": 0}
+ABOUT = {
+    "denoiser": {},
+    "spec": {"channels": 1, "size": 8, "classes": 0},
+    "class_names": [],
+    "data_fingerprint": "",
+    "images": 0,
+}
 
 
 def exported(denoiser, folder):
