@@ -33,6 +33,35 @@ def each_config_file_is_read_once():
         yield
 
 
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory):
+    """Imported here, as below: it takes seconds, which most tests need not."""
+    from tests.text.models import save_clip
+
+    folder = tmp_path_factory.mktemp("clip")
+    save_clip(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vae_folder(tmp_path_factory):
+    from tests.latents.models import save_vae
+
+    folder = tmp_path_factory.mktemp("vae")
+    save_vae(folder, scaling_factor=0.5, shift_factor=0.25)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Of scenes of shapes, 16 pixels a side, each beside its caption."""
+    from tests.photos import save_photos
+
+    folder = tmp_path_factory.mktemp("photos")
+    save_photos(folder)
+    return folder
+
+
 def read_once(load_config):
     kept = {}
 

@@ -13,6 +13,7 @@ from smallbatch.cli.chain import stages
 from smallbatch.cli.naming import run_id
 from smallbatch.denoiser import Denoiser
 from smallbatch.diagnostics.diagnostic import Diagnostic
+from smallbatch.latents.vae import Vae
 from smallbatch.notation import ImageSpec
 from smallbatch.sampler import Sampler
 from tests import leaves
@@ -22,7 +23,7 @@ LEAVES = {
     str(folder.relative_to(CONF)): sorted(f.stem for f in folder.glob("*.yaml"))
     for folder in sorted({f.parent for f in CONF.rglob("*.yaml")} - {CONF})
 }
-ELSEWHERE = ("chain", "diagnostic", "model")  # not for `train`
+ELSEWHERE = ("chain", "diagnostic", "latents", "model")  # not for `train`
 CHOICES = [f"{group}={leaf}" for group, names in LEAVES.items() for leaf in names if group not in ELSEWHERE]
 SIZES = {"network=unet": 32, "network=unet_cifar": 32}
 SIZES |= {f"network=unet_imagenet{size}": size for size in (64, 128, 256, 512)}
@@ -34,7 +35,8 @@ SIZES |= {"experiment=imagenet_sr_64_256": 256}
 NEEDS = {f"data={name}": ["data.path=nowhere", "data.size=32"] for name in ("images", "imagenet", "store")}
 NEEDS |= {f"experiment=guided_diffusion_imagenet{size}": ["data.path=nowhere"] for size in (64, 256)}
 NEEDS |= {"experiment=imagenet_sr_64_256": ["data.path=nowhere"]}
-NEEDS |= {"data=captions": ["data.path=nowhere", "data.size=32"]}
+NEEDS |= {"data=captions": ["data.path=nowhere", "data.size=32"], "data=shards": ["data.path=nowhere"]}
+NEEDS |= {f"experiment=microdit_stage{number}": ["data.path=nowhere"] for number in (1, 2, 3, 4)}
 NEEDS |= {"data=mixture": ["+data@data.sets.made=shapes", "+data.weights={made: 1}"]}
 NEEDS |= {"prediction=eps_learned_variance": ["schedule=ddpm_linear"]}
 NEEDS |= {f"prediction/teach={teach}": ["prediction=mixed_blend"] for teach in LEAVES["prediction/teach"]}
@@ -71,6 +73,13 @@ def test_a_sampler_leaf_builds_for_the_sample_command(choice):
 def test_a_diagnostic_leaf_builds_under_its_own_name(name):
     built = from_config(config(f"diagnostic={name}", "run=somewhere", name="diagnose").diagnostics)
     assert list(built) == [name] and isinstance(built[name], Diagnostic)
+
+
+@pytest.mark.parametrize("name, made", {"none": None, "vae": Vae}.items())
+def test_a_latents_leaf_builds_for_the_prepare_command(name, made):
+    assert sorted(LEAVES["latents"]) == ["none", "vae"]
+    node = config(f"latents={name}", "data=digits", "out=somewhere", name="prepare").latents
+    assert node is made is None or isinstance(from_config(node, "latents"), made)
 
 
 @pytest.mark.parametrize("name", LEAVES["chain"])

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import sys
 import tarfile
@@ -24,19 +25,25 @@ from safetensors.torch import save_file
 from smallbatch.callbacks.checkpoint import last_good
 from smallbatch.cli import evaluate, runs, sample, trust
 from smallbatch.cli.main import conf_dir
+from smallbatch.data.captions import Captions
 from smallbatch.data.cifar10 import Cifar10
+from smallbatch.data.encoding import Encoders, Work, encode
 from smallbatch.data.folder import Images
 from smallbatch.data.packed import Packed
 from smallbatch.data.packing import pack
+from smallbatch.data.shard_writing import merge, write
+from smallbatch.data.shards import Shards
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
 from smallbatch.files import in_turn, replacing
+from smallbatch.latents.vae import Vae
 from smallbatch.metrics import stamps
 from smallbatch.metrics.extractors import Extractor
 from smallbatch.metrics.files import open_images
 from smallbatch.metrics.judged import Score
 from smallbatch.metrics.reference import read as read_reference
 from smallbatch.notation import ImageSpec
+from smallbatch.text.clip import Clip
 
 cases = pytest.mark.parametrize
 SOURCES = sorted((Path(__file__).parents[1] / "src").rglob("*.py"))
@@ -684,6 +691,219 @@ def test_an_archive_of_cifar10_that_is_another_is_not_unpacked(tmp_path, monkeyp
         archive.addfile(tarfile.TarInfo("cifar-10-batches-py/evil"))
     assert "cannot fetch CIFAR-10" in refused(lambda: Cifar10(str(tmp_path / "in"), 1, 0).parts)
     assert not (tmp_path / "evil").exists() and not (tmp_path / "in" / "cifar-10-batches-py").exists()
+
+
+# --- a store in shards ---
+
+
+@pytest.fixture(scope="session")
+def honest(photos, vae_folder, clip_folder, tmp_path_factory):
+    out, text = tmp_path_factory.mktemp("honest") / "store", Clip(str(clip_folder), length=12)
+    made = Encoders(Vae(str(vae_folder)), text, "float16")
+    data = Captions(str(photos), batch=1, seed=0, size=16, held_out=0.1)
+    encode(data, {}, made, out, 40_000, Work(0, 1, torch.device("cpu"), lambda: None, 16))
+    return out
+
+
+@pytest.fixture
+def sharded(honest, tmp_path):
+    return Path(shutil.copytree(honest, tmp_path / "store"))
+
+
+def opened(store, clip_folder):
+    data = Shards(str(store), batch=1, seed=0)
+    data.tell(Clip(str(clip_folder), length=12))
+    data.setup("fit")
+    assert data.autoencoder is not None
+    return data
+
+
+def restated(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_an_honest_store_opens(sharded, clip_folder):
+    data = opened(sharded, clip_folder)
+    assert data.batch_of(data.train_store.take(torch.arange(42))).x0.shape == (42, 4, 8, 8)
+
+
+TREE = {"type": "builtins.dict", "context": '["image", "label"]'}
+PAIR_OF_LEAVES = [{"type": None, "context": None, "children_spec": []}] * 2
+
+
+def tree(**changes):
+    return json.dumps([1, TREE | {"children_spec": PAIR_OF_LEAVES} | changes])
+
+
+LIST = "index.json cannot be read ("
+
+
+@cases(
+    "config, line",
+    [
+        ({"data_format": ["numpy", "int", "pickle", "numpy", "no_header_numpy:13"]}, "pickle is nothing that"),
+        ({"data_format": ["numpy", "int", "graph:pickle", "numpy", "no_header_numpy:13"]}, "graph:pickle is nothing"),
+        ({"data_format": ["numpy", "int", "text\n", "numpy", "numpy"]}, "is nothing that `smallbatch prepare` writes"),
+        ({"data_format": ["numpy", "int"], "data_spec": tree(type="evil.Evil")}, "evil.Evil"),
+        ({"data_format": ["numpy", "int"], "data_spec": tree(type="collections.OrderedDict")}, "OrderedDict"),
+        ({"data_format": ["numpy", "int"], "data_spec": tree(children_spec=[TREE, TREE])}, LIST),
+        ({"data_format": ["numpy", "int"], "data_spec": tree(context='["__class__", "label"]')}, "__class__"),
+        ({"data_format": ["numpy"], "data_spec": tree()}, "is nothing that"),
+        ({"data_spec": "[" * 100_000}, LIST),
+        ({"data_spec": None}, LIST),
+        ({"compression": "zstd"}, "compression=zstd is nothing that"),
+        ({"compression_level": "sample"}, "compression_level=sample is nothing that"),
+        ({"encryption": {"algorithm": "x"}}, "is nothing that"),
+        ({"format": "mds"}, "format=mds is nothing that"),
+        ({"item_loader": "ParquetLoader"}, "ParquetLoader is nothing that"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_list_of_shards_that_names_what_would_run_is_refused(config, line, sharded, clip_folder):
+    index = sharded / "train" / "index.json"
+    restated(index, config=json.loads(index.read_text())["config"] | config)
+    found = refused(opened, sharded, clip_folder)
+    assert line in found and "train/index.json cannot be read (" in found
+
+
+@cases(
+    "shard, line",
+    [
+        ({"filename": "../../evil.bin"}, "evil.bin"),
+        ({"filename": "/etc/passwd"}, "passwd"),
+        ({"filename": "chunk-0-0.bin/../../x"}, "is nothing that"),
+        ({"filename": "chunk-\u0660-0.bin"}, "is nothing that"),
+        ({"filename": 7}, "is nothing that"),
+        ({"chunk_bytes": 10**15}, "chunk-0-0.bin is missing or cut short"),
+        ({"chunk_bytes": -1}, "is nothing that"),
+        ({"chunk_bytes": "1"}, "is nothing that"),
+        ({"chunk_size": 10**12}, "is nothing that"),
+        ({"chunk_size": 1}, "its shards do not hold 42 rows"),
+        ({"chunk_size": True}, "is nothing that"),
+        ({"filename": "chunk-77-0.bin"}, "chunk-77-0.bin is missing or cut short"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_shards_that_lie_outside_or_do_not_fit_are_refused(shard, line, sharded, clip_folder):
+    index = sharded / "train" / "index.json"
+    chunks = json.loads(index.read_text())["chunks"]
+    restated(index, chunks=[chunks[0] | shard, *chunks[1:]])
+    assert line in refused(opened, sharded, clip_folder)
+
+
+@cases("text", ["[" * 100_000, "[]", "7", "{}", '{"chunks": 1, "config": {}}', "\x00", '{"chunks": [[]]}'])
+def test_a_list_of_shards_that_is_none_is_refused(text, sharded, clip_folder):
+    (sharded / "held_out" / "index.json").write_text(text)
+    assert LIST in refused(opened, sharded, clip_folder)
+
+
+NONE = "store.json cannot be read ("
+SPEC_OF_LATENTS = {"channels": 4, "size": 8, "classes": 0, "latents": True}
+
+
+@cases(
+    "stamp, line",
+    [
+        ({"spec": SPEC_OF_LATENTS | {"size": 10**9}}, "spec.size=1000000000 must lie in 1..4096"),
+        ({"spec": SPEC_OF_LATENTS | {"latents": "yes"}}, "spec.latents=yes must be true or false"),
+        ({"spec": SPEC_OF_LATENTS | {"latents": False}}, NONE),
+        ({"spec": SPEC_OF_LATENTS | {"text": [1, 2, 3]}}, NONE),
+        ({"spec": SPEC_OF_LATENTS | {"more": 1}}, NONE),
+        ({"counts": {"train": -1, "held_out": 3}}, "counts.train"),
+        ({"counts": {"train": 42, "held_out": True}}, "counts.held_out"),
+        ({"rows": 0}, "rows=0"),
+        ({"rows": True}, "rows=True"),
+        ({"latents": None}, "latents=None"),
+        ({"storage": "pickle"}, "storage=pickle"),
+        ({"storage": None}, "storage=None"),
+        ({"text": None}, "storage=float16"),
+        ({"text": "clip"}, NONE),
+        ({"text": {"_target_": "os.system", "name": "\x1b[2J"}}, "text encoder: give text=system 'text.name=\\x1b[2J'"),
+        ({"captions": False}, NONE),
+        ({"format": [2]}, NONE),
+        ({"format": 3}, "has format 3, this version reads 2"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_store_of_shards_that_describes_itself_wrongly_is_refused(stamp, line, sharded, clip_folder):
+    restated(sharded / "store.json", **stamp)
+    assert line in refused(opened, sharded, clip_folder)
+
+
+@cases(
+    "change, line",
+    [
+        ({"_target_": "os.system"}, "_target_=os.system"),
+        ({"_target_": "smallbatch.latents.vae.frozen"}, "_target_=smallbatch.latents.vae.frozen"),
+        ({"_target_": None}, "_target_=None"),
+        ({"trust_remote_code": True}, "trust_remote_code=True"),
+        ({"return": None}, "unexpected keyword argument 'return'"),
+        ({"name": 7}, "name=7"),
+        ({"name": None}, "name=None"),
+        ({"revision": ["x"]}, "revision=['x']"),
+        ({"scale": "0.5"}, "scale=0.5"),
+        ({"scale": -1.0}, "latents.scale=-1.0 must be above 0"),
+        ({"draw": "evil"}, "latents.draw=evil is not known"),
+        ({"draw": {"a": 1}}, "draw={'a': 1}"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_store_whose_latents_name_anything_but_an_autoencoder_is_refused(change, line, sharded, clip_folder):
+    latents = json.loads((sharded / "store.json").read_text())["latents"]
+    restated(sharded / "store.json", latents=latents | change)
+    found = refused(opened, sharded, clip_folder)
+    assert line in found and "its autoencoder cannot be read (" in found
+
+
+def row(**changes):
+    made = {"image": np.zeros((4, 8, 8), np.float16), "label": -1, "caption": "a cat"}
+    return made | {"features": np.zeros((12, 32), np.float16), "mask": np.ones(12, bool)} | changes
+
+
+@cases(
+    "odd, line",
+    [
+        ({}, None),
+        ({"image": np.zeros((4, 8, 9), np.float16)}, "holds an image that is not float16 of (4, 8, 8)"),
+        ({"image": np.zeros((4, 8, 8), np.float32)}, "holds an image that is not float16"),
+        ({"label": 3}, "has the label 3, store.json names 0 classes"),
+        ({"features": np.zeros((999, 32), np.float16)}, "holds other text features"),
+        ({"features": np.zeros((12, 33), np.float16)}, "holds other text features"),
+        ({"mask": np.ones(13, bool)}, "holds other text features"),
+        ({"mask": np.ones(12, np.int64)}, "holds other text features"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_rows_of_another_shape_than_the_store_says_are_refused(odd, line, sharded, clip_folder):
+    train = sharded / "train"
+    shutil.rmtree(train)
+    train.mkdir()
+    write(train, 0, iter([row(**odd)] * 42), 42, 42)
+    merge(train)
+    if line is None:
+        opened(sharded, clip_folder)
+    else:
+        assert line in refused(opened, sharded, clip_folder)
+
+
+def test_a_shard_that_is_no_such_thing_is_refused_and_not_run(sharded, clip_folder, tmp_path):
+    shard = sharded / "train" / "chunk-0-0.bin"
+    size, program = shard.stat().st_size, pickle.dumps(Trap(tmp_path / "trace"))
+    for content in (program, struct.pack("<III", 1, 2**31, 2**32 - 1), b"\xff" * 40, b""):
+        shard.write_bytes(content.ljust(size, b"\0"))
+        assert "cannot be read (" in refused(opened, sharded, clip_folder)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_row_without_a_caption_is_refused_where_it_is_asked_for(sharded, clip_folder):
+    train = sharded / "train"
+    shutil.rmtree(train)
+    train.mkdir()
+    write(train, 0, iter([row()] * 42), 42, 42)
+    (train / "0.index.json").write_text((train / "0.index.json").read_text().replace("caption", "step"))
+    merge(train)
+    data = Shards(str(sharded), batch=1, seed=0)
+    assert "holds a row without a caption" in refused(data.parts.train.captions, torch.tensor([0]))
 
 
 # --- what is written into a folder that came from elsewhere ---

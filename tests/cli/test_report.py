@@ -1,6 +1,7 @@
 """`smallbatch report`, and a budget of money, as typed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,26 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_reported(two, 
     assert "runs/two/1/config.yaml does not begin" in Path("a.html").read_text()
 
 
+def test_runs_are_compared_at_equal_flops_when_asked(two, smallbatch):
+    for seed in (0, 1):
+        folder = make(Path(f"runs/half/{seed}"), f"prediction=half seed={seed}", {16: 3.0, 32: 0.5 + seed / 20})
+        status.write(folder, replace(status.read(folder), flops_per_image=500))
+    status.write(Path("runs/two/1"), replace(status.read(Path("runs/two/1")), flops_per_image=None))
+    said = smallbatch("report", "runs=runs", "baseline=v", "equal=flops")
+    assert said.startswith("val/v_mse at the FLOPs of 16 images of `prediction=v`; 5 runs of 3 choices")
+    assert "| `prediction=half` | 0.5250 | **-50.00 %" in said
+    assert "left out: runs/two/1: its status.json has no flops_per_image, which equal=flops needs" in said
+    said = smallbatch("report", "runs=runs", "equal=flops", "images=8")  # of the baseline that nobody chose
+    assert "at the FLOPs of 8 images of `prediction=eps`" in said and "| `prediction=half` | 3.0000 |" in said
+    assert "| `prediction=half` | 3.0000 |" in smallbatch("report", "runs=runs", "baseline=v")
+
+
+def test_where_no_cost_is_known_flops_cannot_be_equal(two, refused):
+    for folder in [*Path("runs").glob("*/*")]:
+        status.write(folder, replace(status.read(folder), flops_per_image=None))
+    assert "no flops_per_image, which equal=flops needs" in refused("report", "runs=runs", "equal=flops")
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
@@ -72,6 +93,8 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_reported(two, 
         (["runs=nowhere"], "runs=nowhere: there is no such folder"),
         (["metric=val/x"], "metric=val/x was not measured by any of these runs; they have val/v_mse"),
         (["baseline=w"], "baseline=w is none of these rows; nearest: prediction="),
+        (["equal=cost"], "equal=cost must be images or flops"),
+        (["equal=null"], "equal=None must be images or flops"),
         (["images=-8"], "images=-8 must be a number above 0"),
         (["price.per_device_hour=much"], "price.per_device_hour=much must be a number above 0"),
     ],

@@ -88,7 +88,7 @@ def test_captions_are_scored_by_their_images_in_inceptions_features(smallbatch, 
         "data.path=cats",
         "data.held_out=0.4",
         "prompts=prompts.txt",
-        "n=4",
+        "n=2",
     ]
     words += ["metrics=captions", "metrics.scores=[kernel,clip_score]", *judged[1:], "out=scores.json"]
     smallbatch("evaluate", *words, f"extractor.weights={tmp_path / 'inception.pth'}")

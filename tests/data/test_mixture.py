@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from smallbatch.data.captions import Captions
 from smallbatch.data.digits import Digits
 from smallbatch.data.mixture import Mixture
 from smallbatch.data.shapes import ENDLESS, Shapes
@@ -52,6 +53,15 @@ def test_each_row_is_the_image_of_its_set_and_labels_stay():
     taken, own = data.parts.train.take(rows), data.sets["one"].parts.train.take(torch.tensor([3, 5, SIZE - 1, 0]))
     assert torch.equal(taken.pixels, own.pixels) and torch.equal(taken.labels, own.labels)
     assert data.spec.classes == 10 and len(data.parts.held_out) == 2 * len(data.sets["one"].parts.held_out)
+
+
+@pytest.mark.parametrize("names", ["drawn own", "own drawn"])
+def test_labels_are_left_out_where_not_all_sets_have_the_same(names, photos):
+    sets = {"drawn": Shapes(4, 0, 16), "own": Captions(str(photos), 4, 0, 16)}
+    data = mixture(dict.fromkeys(names.split(), 1.0), {name: sets[name] for name in names.split()})
+    rows = data.image_order[range(8)].indices
+    assert data.spec.classes == 0 and len({*(rows < 45).tolist()}) == 2
+    assert all(data.parts.train.take(some).labels is None for some in (rows, *rows.split(1)))
 
 
 def test_captions_come_from_the_set_that_an_image_is_of():

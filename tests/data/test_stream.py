@@ -1,10 +1,10 @@
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 import torch
 
 from smallbatch.data.store import Source, Store, Streamed
-from smallbatch.data.stream import Repeated, Stream, Unrepeated, Windows, micro_batch, whole_images
+from smallbatch.data.stream import ByShards, Repeated, Stream, Unrepeated, Windows, micro_batch, whole_images
 from smallbatch.errors import UserError
 
 
@@ -67,6 +67,46 @@ def test_an_indivisible_batch_names_the_nearest_that_divide():
 def test_a_batch_without_rows_is_refused(batch):
     with pytest.raises(UserError, match=f"batch={batch} "):
         micro_batch(batch, 2, 1)
+
+
+SIZES = [4, 4, 4, 4, 4, 4, 4, 4, 4, 1]
+
+
+def by_shards(seed=1, window=3):
+    return ByShards(seed, SIZES, window)
+
+
+def shard_of(rows):
+    return torch.arange(len(SIZES)).repeat_interleave(torch.tensor(SIZES))[rows.indices].tolist()
+
+
+@pytest.mark.parametrize("window", [1, 3, 10, 32])
+def test_shards_give_every_row_once_an_epoch_in_a_new_order_unmirrored(window):
+    epochs = [by_shards(window=window)[range(37 * e, 37 * e + 37)] for e in range(3)]
+    assert all(torch.equal(epoch.indices.sort().values, torch.arange(37)) for epoch in epochs)
+    assert not torch.equal(epochs[0].indices, epochs[1].indices) and not any(epoch.flips.any() for epoch in epochs)
+
+
+@pytest.mark.parametrize("window", [1, 3, 10])
+def test_no_more_shards_than_a_window_are_begun_and_not_used_up(window):
+    for epoch in range(3):
+        shards = shard_of(by_shards(window=window)[range(37 * epoch, 37 * epoch + 37)])
+        for at in range(37):
+            assert len({*shards[: at + 1]} & {*shards[at:]}) <= window
+
+
+def test_rows_of_a_window_are_mixed():
+    shards = shard_of(by_shards(window=5)[range(37)])
+    changes = sum(one != other for one, other in pairwise(shards))
+    assert changes > 2 * len(SIZES)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 16, 64])
+def test_rows_of_shards_follow_from_the_seed_and_their_number_alone(batch):
+    whole = by_shards()[range(111)].indices
+    cuts = [by_shards()[range(start, min(start + batch, 111))].indices for start in reversed(range(0, 111, batch))]
+    assert torch.equal(torch.cat(cuts[::-1]), whole)
+    assert not torch.equal(by_shards(seed=2)[range(111)].indices, whole)
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])

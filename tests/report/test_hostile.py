@@ -45,10 +45,12 @@ def made(tmp_path, evil, state="failed"):
         (folder / "metrics" / "16.json").write_text(json.dumps({"metrics": [score], "asked": evil}))
         (folder / "metrics" / f"{evil.replace('/', '_')}.json").write_text(json.dumps({"metrics": [score]}))
         status = {"state": state, "images": 16, "seconds": 1.0, "devices": 1, "device": evil, "error": evil}
+        status |= {"flops_per_image": 1000}
         (folder / "status.json").write_text(json.dumps(status))
         (folder / "job.log").write_text(evil)
         (folder / "events.log").write_text(evil)
     asked = {"runs": str(tmp_path / "runs"), "baseline": None, "metric": "val/v_mse", "images": None, "out": None}
+    asked |= {"equal": "images"}
     return OmegaConf.create(asked | {"price": {"per_device_hour": None}})
 
 
@@ -88,6 +90,17 @@ def test_the_terminal_is_told_nothing(evil, tmp_path, capsys):
     report.run(made(tmp_path, evil))
     shown = capsys.readouterr()
     assert all(line.isprintable() for line in (shown.out + shown.err).split("\n"))
+
+
+@pytest.mark.parametrize("out", [None, "a.csv"])
+@pytest.mark.parametrize("evil", EVIL)
+def test_a_heading_that_names_the_baseline_is_text(evil, out, tmp_path, capsys):
+    config = made(tmp_path, evil)
+    config.equal, config.baseline, config.out = "flops", evil, out and str(tmp_path / out)
+    report.run(config)
+    head, *rest = capsys.readouterr().out.split("\n")
+    assert "at the FLOPs of 16 images of `x=" in head and head.count("`") == 2
+    assert all(line.isprintable() for line in (head, *rest))
 
 
 def test_of_twins_the_terminal_is_told_no_more(tmp_path, capsys):

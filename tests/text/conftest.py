@@ -5,15 +5,6 @@ from smallbatch.text.t5 import T5
 
 
 @pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory):
-    from tests.text.models import save_clip
-
-    folder = tmp_path_factory.mktemp("clip")
-    save_clip(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def t5_folder(tmp_path_factory):
     from tests.text.models import save_t5
 

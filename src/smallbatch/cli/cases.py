@@ -35,6 +35,7 @@ def case_of(config: DictConfig, diagnostics: dict[str, Diagnostic]) -> Case:
     subjects = [subject(folder, name, device) for folder, name in named]
     refuse_number(len(subjects), diagnostics)
     refuse_unlike(subjects)
+    refuse_latents(subjects, diagnostics)
     told_by_data = any(one.denoiser.spec.told_by_data for one in subjects)
     looking = any(diagnostic.needs_data for diagnostic in diagnostics.values())
     data = data_of(config, subjects) if looking or told_by_data else None
@@ -86,6 +87,13 @@ def refuse_unlike(subjects: list[Subject]) -> None:
             here, there = (getattr(run.denoiser.spec, what) for run in (one, first))
             if here != there:
                 raise UserError(f"run={one.folder} has {what} {here}, run={first.folder} {there}: compare runs alike")
+
+
+def refuse_latents(subjects: list[Subject], diagnostics: dict[str, Diagnostic]) -> None:
+    for name, diagnostic in diagnostics.items():
+        for one in subjects:
+            if diagnostic.of_pixels and one.denoiser.spec.latents:
+                raise UserError(f"diagnostic={name} measures pixels, and run={one.folder} draws latents: leave one out")
 
 
 def data_of(config: DictConfig, subjects: list[Subject]) -> ImageData:

@@ -39,9 +39,9 @@ def run(config: DictConfig) -> None:
     check(config)
     evaluation: Evaluation = from_config(config.evaluation)
     data = sample.data_of(config)
+    refuse_latents(config, data)
     fabric = launched(config.devices)
     samples, spec = drawn(config, data, fabric.device) if config.samples is None else given(config, fabric.device)
-    refuse_latents(config, data)
     evaluation.prepare(data, spec, samples.n, fabric.device)
     judged = evaluation(samples)
     if ranks.rank() == 0:
@@ -88,9 +88,10 @@ def drawn(config: DictConfig, data: ImageData | None, device: torch.device) -> t
 
 def refuse_latents(config: DictConfig, data: ImageData | None) -> None:
     if data is not None and data.spec.latents:
+        whose = "data=" if "data" in config else f"run={config.run}: its data"
         raise UserError(
-            f"run={config.run} draws from latents, which are no images to compare with: give data= and the images that "
-            "they were made from"
+            f"{whose} holds latents, which are no images to compare with: give data= and the images that they were "
+            "made from"
         )
 
 

@@ -1,6 +1,7 @@
 """Turns a Hydra error into one line with the nearest names."""
 
 import difflib
+import re
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -9,6 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from smallbatch.errors import UserError
+
+UNEXPECTED = re.compile(
+    r"(?P<kind>\w+)\.__init__\(\) got an unexpected keyword argument '(?P<key>\w+)'.*\nfull_key: (?P<node>\S+)", re.S
+)
 
 
 def explain(error: Exception, conf: Path, command: str, words: list[str]) -> str:
@@ -21,6 +26,9 @@ def explain(error: Exception, conf: Path, command: str, words: list[str]) -> str
         group = str(error).split("'")[1]
         whole = group.split("/")[0]
         return f"{group} is no part of this {whole}: leave it out, or choose another {whole}"
+    if odd := UNEXPECTED.search(str(error)):
+        name = f"{odd['node'].removeprefix('run.')}.{odd['key']}"
+        return f"{name} is no setting of {odd['kind']}: leave it out; where an experiment sets it, add ~{name}"
     if str(error).startswith("You must specify"):
         return " ".join(str(error).split())
     bare = [word for word in words if "=" not in word and not word.startswith(("-", "~"))]

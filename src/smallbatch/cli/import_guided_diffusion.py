@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from smallbatch import status
+from smallbatch.believed import believed
 from smallbatch.cli import plan, runs, tensors
 from smallbatch.cli.building import from_config
 from smallbatch.cli.main import conf_dir
@@ -51,7 +52,7 @@ def refuse_odd(config: DictConfig, out: Path) -> None:
     if OmegaConf.is_missing(config.data, "size"):
         raise UserError(f"model= is missing: {', '.join(models())}; or describe it by network=... and data.size=...")
     try:
-        runs.believed(spec_of(config))
+        believed(spec_of(config))
     except ValueError as error:
         raise UserError(str(error).replace("spec.", "data.")) from None
     refuse_low_size(spec_of(config))

@@ -1,12 +1,11 @@
 """Where training begins: at the weights that another run exported, instead of random ones."""
 
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 
 from smallbatch.cli.naming import weights_of
-from smallbatch.cli.runs import autoencoder_of, shapes_in, text_of
+from smallbatch.cli.runs import autoencoder_of, refuse_other_latents, shapes_in, text_of
 from smallbatch.cli.shapes import Shapes, misfit, shapes_of
 from smallbatch.denoiser import Denoiser
 from smallbatch.errors import UserError
@@ -26,16 +25,7 @@ def check(denoiser: Denoiser, init_from: str, autoencoder: Autoencoder | None) -
     wanted, there = shapes_of(denoiser.state_dict()), shapes_in(path)
     if odd := misfit(shared(wanted, there), shared(there, wanted)):
         raise UserError(f"init_from={init_from} has another network: {odd}; choose its network= and prediction=")
-    here, learned = (one and one.described() for one in (autoencoder, autoencoder_of(path.parent)))
-    if here != learned:
-        raise UserError(f"init_from={init_from} has learned {said(learned)}, the data holds {said(here)}: use the same")
-
-
-def said(latents: dict[str, Any] | None) -> str:
-    """Latents of which autoencoder."""
-    if latents is None:
-        return "pixels"
-    return "latents of " + ", ".join(f"{key}={value}" for key, value in latents.items() if key != "_target_")
+    refuse_other_latents(f"init_from={init_from}", autoencoder_of(path.parent), autoencoder)
 
 
 def load(denoiser: Denoiser, init_from: str) -> None:

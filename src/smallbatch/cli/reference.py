@@ -20,6 +20,8 @@ def run(config: DictConfig) -> None:
     refuse_odd(config)
     out = Path(config.out).expanduser().absolute()
     data, extractor = from_config(config.data, "data"), from_config(config.extractor, "extractor")
+    if data.spec.latents:
+        raise UserError("data= holds latents: give data= and the images that they were made from")
     source = getattr(data.parts, config.part)
     n = count(config, source)
     extractor.prepare(data)

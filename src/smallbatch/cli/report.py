@@ -8,12 +8,13 @@ from omegaconf import DictConfig, ListConfig
 from smallbatch.cli.naming import ELSEWHERE
 from smallbatch.errors import UserError, printable
 from smallbatch.files import replacing
-from smallbatch.report import choices, compared, runs
-from smallbatch.report.markdown import markdown
+from smallbatch.report import choices, compared, restated, runs
+from smallbatch.report.markdown import markdown, plain
 from smallbatch.report.page import page
 from smallbatch.report.tidy import tidy
 
 FORMATS = {".html": page, ".md": lambda made: f"{heading(made)}\n\n{markdown(made)}\n", ".csv": tidy}
+EQUAL = {"images": (runs.read, compared.report), "flops": (restated.read, restated.report)}
 
 
 def run(config: DictConfig) -> Path | None:
@@ -21,6 +22,8 @@ def run(config: DictConfig) -> Path | None:
     out = None if config.out is None else Path(str(config.out))
     if out is not None and out.suffix not in FORMATS:
         raise UserError(f"out={out} must end in {', '.join(FORMATS)}")
+    if config.equal not in EQUAL:
+        raise UserError(f"equal={config.equal} must be {' or '.join(EQUAL)}")
     for name, value in {"images": config.images, "price.per_device_hour": config.price.per_device_hour}.items():
         if value is not None and (not isinstance(value, int | float) or value <= 0):
             raise UserError(f"{name}={value} must be a number above 0")
@@ -30,17 +33,18 @@ def run(config: DictConfig) -> Path | None:
     else:
         with replacing(out) as partial:
             partial.write_text(FORMATS[out.suffix](made), encoding="utf-8", errors="replace")
-        print(f"{heading(made)}\n  {out}")
+        print(f"{printable(heading(made))}\n  {out}")
     for line in made.left_out:
         print(printable(f"left out: {line}"))
     return out
 
 
 def read(config: DictConfig) -> compared.Report:
+    read_run, compare = EQUAL[config.equal]
     found, left_out = [], []
     for folder in folders(config.runs):
         try:
-            found.append(runs.read(folder, ELSEWHERE, config.price.per_device_hour))
+            found.append(read_run(folder, ELSEWHERE, config.price.per_device_hour))
         except UserError as error:
             left_out.append(str(error))
     if not found:
@@ -51,7 +55,7 @@ def read(config: DictConfig) -> compared.Report:
     if config.baseline is not None:
         words = config.baseline if isinstance(config.baseline, ListConfig) else [config.baseline]
         baseline = choices.chosen([str(word) for word in words], made)
-    return compared.report(made, str(config.metric), baseline, config.images, left_out + twins)
+    return compare(made, str(config.metric), baseline, config.images, left_out + twins)
 
 
 def folders(given: str | ListConfig) -> list[Path]:
@@ -66,7 +70,8 @@ def folders(given: str | ListConfig) -> list[Path]:
 
 def heading(made: compared.Report) -> str:
     hours = sum(run.device_hours for run in made.runs)
-    where = f"{made.main.metric} at {made.main.images:,} images; " if made.main else ""
+    at = restated.at(made, made.main.images, whose=f"`{plain(made.baseline or '')}`") if made.main else ""
+    where = f"{made.main.metric} at {at}; " if made.main else ""
     count = {"run": len(made.runs), "choice": len(made.choices)}
     runs, rows = (f"{n} {what}{'s' * (n != 1)}" for what, n in count.items())
     return f"{where}{runs} of {rows}, {hours:.2f} device-hours in all"

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from smallbatch.believed import believed
 from smallbatch.cli import trust
 from smallbatch.data.module import ImageData
 from smallbatch.denoiser import Denoiser
@@ -78,8 +79,6 @@ def save(folder: Path, denoiser: Denoiser, weights: dict[str, torch.Tensor], abo
 
 
 HOLDS = {"denoiser": dict, "spec": dict, "class_names": list, "data_fingerprint": str, "images": int}
-LARGEST = ImageSpec(channels=64, size=4096, classes=1_000_000)  # of what is believed
-LARGEST_TEXT = TextSpec(length=4096, words=1_000_000, width=16_384)
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -98,25 +97,6 @@ def about(folder: Path) -> dict[str, Any]:
         return known | {"spec": believed(ImageSpec(**known["spec"] | {"text": text and TextSpec(*text)}))}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); train again to export it") from None
-
-
-def believed(spec: ImageSpec) -> ImageSpec:
-    """Images are drawn at this size, whatever the weights."""
-    for name, least in {"channels": 1, "size": 1, "classes": 0}.items():
-        value, most = getattr(spec, name), getattr(LARGEST, name)
-        if type(value) is not int or not least <= value <= most:
-            raise ValueError(f"spec.{name}={value} must lie in {least}..{most}")
-    if type(spec.latents) is not bool:
-        raise ValueError(f"spec.latents={spec.latents} must be true or false")
-    if spec.low_size is not None and (type(spec.low_size) is not int or not 1 <= spec.low_size < spec.size):
-        raise ValueError(f"spec.low_size={spec.low_size} must lie in 1..{spec.size - 1}")
-    if spec.text is not None and not (believed_text(spec.text)):
-        raise ValueError(f"spec.text={spec.text} must be whole numbers, none below 0 or too large")
-    return spec
-
-
-def believed_text(text: TextSpec) -> bool:
-    return all(type(value) is int and 0 <= value <= most for value, most in zip(text, LARGEST_TEXT, strict=True))
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Denoiser:
@@ -167,17 +147,32 @@ def told(data: ImageData, folder: Path) -> ImageData:
     """The data with its captions said as the run hears them."""
     if (text := text_of(folder)) is not None:
         data.tell(text)
+        if data.text.spec != text.spec:
+            here, needed = (f"{of.length} tokens of {of.width}" for of in (data.text.spec, text.spec))
+            raise UserError(f"run={folder} hears {needed}, the data brings {here}: give data of the same storage=")
     return data
 
 
 def refuse_other_images(folder: Path, known: ImageSpec, data: ImageData) -> None:
-    """`known` is what the network of a run has seen; of latents, the data may be what they stand for."""
-    if known.latents and not data.spec.latents:
-        known = autoencoder_of(folder).images(known)
+    """`known` is what the network of a run has seen."""
+    refuse_other_latents(f"run={folder}", autoencoder_of(folder) if known.latents else None, data.autoencoder)
     for what in ("size", "channels", "low_size"):
         here, needed = getattr(data.spec, what), getattr(known, what)
         if here != needed:
             raise UserError(f"run={folder} has {what} {needed}, the data {here}: give data.{what}={needed}")
+
+
+def refuse_other_latents(who: str, learned: Autoencoder | None, here: Autoencoder | None) -> None:
+    theirs, ours = (one and one.described() for one in (learned, here))
+    if theirs != ours:
+        raise UserError(f"{who} has learned {of_what(theirs)}, the data holds {of_what(ours)}: use the same")
+
+
+def of_what(latents: dict[str, Any] | None) -> str:
+    """Latents of which autoencoder."""
+    if latents is None:
+        return "pixels"
+    return "latents of " + ", ".join(f"{key}={value}" for key, value in latents.items() if key != "_target_")
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:

@@ -92,8 +92,9 @@ def asked_of(config: DictConfig, spec: ImageSpec, data: ImageData | None, device
         return conditions.from_prompts(config, runs.text_of(Path(config.run)), spec, device)
     if images is not None:
         return conditions.from_files(config, images, spec)
-    data = data or data_of(config)
-    runs.refuse_other_images(Path(config.run), spec, data)
+    data, autoencoder = data or data_of(config), runs.autoencoder_of(Path(config.run))
+    seen = autoencoder.images(spec) if autoencoder and not data.spec.latents else spec  # the captions are the same
+    runs.refuse_other_images(Path(config.run), seen, data)
     return conditions.from_held_out(config, data, spec)
 
 

@@ -96,7 +96,8 @@ def build(config: DictConfig, objects: dict[str, Any]) -> DiffusionModule:
     if text is not None:
         for line in objects["data"].tell(text):
             say(line)
-        objects["data"].text.prepare()
+        if not objects["data"].brings_text:
+            objects["data"].text.prepare()
     objects["data"].setup("fit")
     if objects["data"].autoencoder is not None:
         objects["data"].autoencoder.prepare()  # pictures of samples need it

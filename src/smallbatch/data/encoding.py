@@ -2,11 +2,9 @@
 was killed.
 """
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
-from io import StringIO
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,19 +14,24 @@ from jaxtyping import Int
 from torch import Tensor
 
 from smallbatch.data import making
+from smallbatch.data.images import to_float
 from smallbatch.data.module import ImageData, Parts
 from smallbatch.data.reading import chunks
-from smallbatch.data.shard_rows import INDEX, Row
+from smallbatch.data.shard_list import INDEX, need_litdata
+from smallbatch.data.shard_rows import Row
+from smallbatch.data.shard_writing import done, merge, units, write
 from smallbatch.data.stamp import SHARDS
 from smallbatch.data.store import Source, Store
-from smallbatch.files import sync
+from smallbatch.errors import UserError
+from smallbatch.files import replacing
 from smallbatch.latents.autoencoder import Autoencoder
-from smallbatch.notation import ImageSpec
+from smallbatch.notation import ImageSpec, Latents, Pixels
 from smallbatch.randomness import SampleNoise, key
 from smallbatch.text.encoder import TextEncoder
 from smallbatch.text.storage import STORAGES
 
-OVERHEAD = 512  # bytes of a row beside image and text, at most
+OVERHEAD = 512  # bytes of a row beside image and features: a caption, for the most
+PROBLEMS = "problems.{}.json"  # of the process with this number
 
 
 class Encoders(NamedTuple):
@@ -40,7 +43,11 @@ class Encoders(NamedTuple):
 
     def spec(self, images: ImageSpec) -> ImageSpec:
         kept = images._replace(low_size=None, text=None)
-        return kept if self.autoencoder is None else self.autoencoder.latents(kept)
+        if self.autoencoder is None:
+            return kept
+        if kept.latents:
+            raise UserError("latents: the data holds latents already: leave latents out, or give the images themselves")
+        return self.autoencoder.latents(kept)
 
     def bytes(self, images: ImageSpec) -> int:
         """Of one row, about."""
@@ -65,39 +72,44 @@ class Work(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """Rows as they were read: of which numbers, and what is said of each."""
+    """A row as it was read."""
 
-    numbers: Int[Tensor, " n"]
-    store: Store
-    captions: list[str] | None
+    number: int
+    image: Tensor  # pixels, or latents
+    label: int  # -1: none
+    caption: str
 
 
 def encode(
     data: ImageData, made_with: dict[str, Any], encoders: Encoders, out: Path, shard_bytes: int, work: Work
 ) -> None:
     """`out` appears whole or not at all. Every process must call it; row i is the same however many there are."""
-    encoders.prepare()
+    need_litdata()
     size = encoders.bytes(data.spec)
     wanted = stamp_of(data, made_with, encoders, rows=max(1, shard_bytes // size))
     if making.there(out, wanted):
         return
-    parts = dict(zip(Parts._fields, data.parts, strict=True))
+    encoders.prepare()
+    parts, total = dict(zip(Parts._fields, data.parts, strict=True)), sum(map(len, data.parts))
     if work.rank == 0:
-        making.begin(out, wanted, size * sum(map(len, parts.values())))
+        making.begin(out, wanted, size * total)
     work.wait()
     folder = out.with_name(f".partial.{out.name}")
     problems = [p for name, part in parts.items() for p in fill(folder / name, part, wanted["rows"], encoders, work)]
-    making.refuse_problems(out, problems, sum(map(len, parts.values())))
-    work.wait()
+    problems = everyones(problems, folder, work)
     if work.rank == 0:
+        making.refuse_problems(out, problems, total)
         for name in parts:
             merge(folder / name)
         making.finish(folder, out, wanted)
+    elif problems:
+        sys.exit(1)  # the first process says why
     work.wait()
 
 
 def stamp_of(data: ImageData, made_with: dict[str, Any], encoders: Encoders, rows: int) -> dict[str, Any]:
     first = data.parts.train.captions(torch.arange(1))
+    autoencoder = encoders.autoencoder or data.autoencoder
     return {
         "format": SHARDS,
         "spec": encoders.spec(data.spec)._asdict(),
@@ -105,7 +117,7 @@ def stamp_of(data: ImageData, made_with: dict[str, Any], encoders: Encoders, row
         "counts": {name: len(part) for name, part in zip(Parts._fields, data.parts, strict=True)},
         "made_with": made_with,
         "made_from": data.fingerprint,
-        "latents": encoders.autoencoder and encoders.autoencoder.described(),
+        "latents": autoencoder and autoencoder.described(),
         "text": encoders.text and encoders.text.described(),
         "storage": encoders.text and encoders.storage,
         "captions": first is not None,
@@ -113,49 +125,48 @@ def stamp_of(data: ImageData, made_with: dict[str, Any], encoders: Encoders, row
     }
 
 
-def units(source: Source, rows: int) -> list[range]:
-    """The rows of every shard."""
-    return [range(first, min(first + rows, len(source))) for first in range(0, len(source), rows)]
-
-
 def fill(folder: Path, source: Source, rows: int, encoders: Encoders, work: Work) -> list[str]:
     """Writes this process's shards that are not yet there; returns what was wrong with their images."""
     mine = [(number, unit) for number, unit in enumerate(units(source, rows)) if number % work.ranks == work.rank]
-    left = [(number, unit) for number, unit in mine if not done(folder, number).exists()]
+    merged = (folder / INDEX).exists()
+    left = [(number, unit) for number, unit in mine if not merged and not done(folder, number).exists()]
     problems: list[str] = []
     if left:
         taken = read(source, torch.cat([torch.arange(unit.start, unit.stop) for _, unit in left]), problems)
-        made = (row for some in taken if not problems for row in encoded(some, encoders, work))
-        for number, unit in left:
-            found = [*islice(made, len(unit))]
-            if not problems:
-                write(folder, number, found, rows)
+        for number, unit in left:  # whose rows are encoded together, whoever does it, and whatever was done before
+            write(folder, number, encoded(islice(taken, len(unit)), encoders, work), len(unit), rows)
     return problems
 
 
-def done(folder: Path, number: int) -> Path:
-    """LitData's list of one writer's shards; here of one shard."""
-    return folder / f"{number}.{INDEX}"
+def everyones(problems: list[str], folder: Path, work: Work) -> list[str]:
+    """What every process has found, told to every process: all must end, or none."""
+    with replacing(folder / PROBLEMS.format(work.rank)) as partial:
+        partial.write_text(json.dumps(problems))
+    work.wait()
+    return [p for rank in range(work.ranks) for p in json.loads((folder / PROBLEMS.format(rank)).read_text())]
 
 
 def read(source: Source, numbers: Int[Tensor, " n"], problems: list[str]) -> Iterator[Taken]:
-    def take(at: range) -> Taken:
+    """Until there is a problem; the rest is then read to find the others."""
+
+    def take(at: range) -> tuple[Store, list[str] | None]:
         some = numbers[at.start : at.stop]
-        return Taken(some, source.take(some), source.captions(some))
+        return source.take(some), source.captions(some)
 
     for chunk in chunks(take, 0, len(numbers), "encoding images"):
         problems += chunk.problems
-        if chunk.result is not None:
-            yield chunk.result
+        if not problems:
+            store, captions = chunk.result
+            labels = [-1] * len(store) if store.labels is None else store.labels.tolist()
+            some = numbers[chunk.rows.start : chunk.rows.stop].tolist()
+            yield from map(Taken, some, store.pixels, labels, captions or [""] * len(store))
 
 
-def encoded(taken: Taken, encoders: Encoders, work: Work) -> Iterator[Row]:
-    for at in torch.arange(len(taken.numbers)).split(work.at_once):
-        store = taken.store.take(at).to(work.device)
-        captions = None if taken.captions is None else [taken.captions[i] for i in at.tolist()]
-        images = latents(store, taken.numbers[at], encoders.autoencoder)
-        labels = [-1] * len(at) if store.labels is None else store.labels.tolist()
-        rows = zip(images.numpy(force=True), labels, captions or [""] * len(at), strict=True)
+def encoded(taken: Iterator[Taken], encoders: Encoders, work: Work) -> Iterator[Row]:
+    while some := [*islice(taken, work.at_once)]:
+        numbers, pixels, labels, captions = zip(*some, strict=True)
+        images = latents(torch.stack(pixels).to(work.device), numbers, encoders.autoencoder).numpy(force=True)
+        rows = zip(images, labels, captions, strict=True)
         made = [{"image": image, "label": label, "caption": caption} for image, label, caption in rows]
         if encoders.text is not None:
             heard = encoders.text.features(encoders.text.tokens(captions).to(work.device))
@@ -164,51 +175,11 @@ def encoded(taken: Taken, encoders: Encoders, work: Work) -> Iterator[Row]:
         yield from made
 
 
-def latents(store: Store, numbers: Int[Tensor, " n"], autoencoder: Autoencoder | None) -> Tensor:
+def latents(stored: Pixels | Latents, numbers: Sequence[int], autoencoder: Autoencoder | None) -> Tensor:
     """Half as many bytes as they are computed in; what is drawn of image i is the same in every process."""
     if autoencoder is None:
-        return store.pixels
-    x0 = store.batch.x0
+        return stored
+    x0 = to_float(stored)
     spec = autoencoder.latents(ImageSpec(x0.shape[1], x0.shape[2], 0))
-    noise = SampleNoise(key("latents"), numbers.tolist(), (spec.channels, spec.size, spec.size), x0.device)
+    noise = SampleNoise(key("latents"), numbers, (spec.channels, spec.size, spec.size), x0.device)
     return autoencoder.encode(x0, noise(0)).half()
-
-
-def write(folder: Path, number: int, found: list[Row], rows: int) -> None:
-    """One shard of at most so many rows, then its list: with that it is done."""
-    from litdata.streaming.writer import BinaryWriter  # takes seconds
-
-    partial = folder / f".partial.{number}"
-    os.environ["DATA_OPTIMIZER_GLOBAL_RANK"] = str(number)  # how LitData tells its writers apart
-    try:
-        with redirect_stdout(StringIO()):  # it says which formats it found
-            writer = BinaryWriter(str(partial), chunk_size=rows)
-            for at, row in enumerate(found):
-                writer.add_item(at, row)
-            writer.done()
-    finally:
-        del os.environ["DATA_OPTIMIZER_GLOBAL_RANK"]
-    names = sorted((path.name for path in partial.iterdir()), key=lambda name: name.endswith(INDEX))
-    for name in names:
-        sync(partial / name)
-        (partial / name).replace(folder / name)
-        sync(folder)
-    partial.rmdir()
-
-
-def merge(folder: Path) -> None:
-    """One list of all shards, in the order of the rows. LitData removes those that it reads: it is given copies."""
-    from litdata.streaming.writer import BinaryWriter
-
-    partial = folder / ".partial.merged"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    lists = [*folder.glob(f"*.{INDEX}")]
-    for one in lists:
-        shutil.copy(one, partial)
-    BinaryWriter(str(partial), chunk_size=1)._merge_no_wait()  # `merge` waits for lists of as many processes as train
-    sync(partial / INDEX)
-    (partial / INDEX).replace(folder / INDEX)
-    for one in lists:
-        one.unlink()
-    shutil.rmtree(partial)

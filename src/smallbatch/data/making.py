@@ -71,6 +71,6 @@ def finish(folder: Path, out: Path, stamp: dict[str, Any]) -> None:
         partial.write_text(json.dumps(stamp, indent=1) + "\n")
     sync(folder)
     folder.rename(out)
-    for note in (out / BEGUN, *out.glob("*.done")):
+    for note in (out / BEGUN, *out.glob("*.done"), *out.glob("problems.*.json")):
         note.unlink()
     sync(out.parent)

@@ -22,9 +22,10 @@ from smallbatch.text.encoder import TextEncoder
 
 @dataclass(frozen=True)
 class Joined(Source):
-    """The rows of the first part, then those of the next."""
+    """The rows of the first part, then those of the next. `labelled`: labels mean the same in all of them."""
 
     parts: list[Source]
+    labelled: bool
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
@@ -41,7 +42,7 @@ class Joined(Source):
     def take(self, indices: Int[Tensor, " n"]) -> Store:
         found = [(at, part.take(rows)) for part, at, rows in self.each(indices)]
         back = torch.cat([at for at, _ in found]).argsort()
-        return joined([store for _, store in found]).take(back)
+        return joined([store for _, store in found], self.labelled).take(back)
 
     def captions(self, indices: Int[Tensor, " n"]) -> list[str] | None:
         said: list[str | None] = [None] * len(indices)
@@ -62,11 +63,10 @@ class Joined(Source):
             part.check_captions()
 
 
-def joined(stores: Sequence[Store]) -> Store:
-    first = stores[0]
-    labels = None if first.labels is None else torch.cat([store.labels for store in stores])
+def joined(stores: Sequence[Store], labelled: bool) -> Store:
+    labels = torch.cat([store.labels for store in stores]) if labelled else None
     texts = [store.text for store in stores]
-    text = None if first.text is None else Text(*map(torch.cat, zip(*texts, strict=True)))
+    text = None if texts[0] is None else Text(*map(torch.cat, zip(*texts, strict=True)))
     return Store(torch.cat([store.pixels for store in stores]), labels, text)
 
 
@@ -103,8 +103,8 @@ class Mixture(ImageData):
                     f"data.sets.{name} has {other.channels}x{other.size}x{other.size} images, {first} "
                     f"{spec.channels}x{spec.size}x{spec.size}: give both the same data.sets.NAME.size"
                 )
-        text = self.text and self.text.spec
-        return ImageSpec(spec.channels, spec.size, len(self.class_names), self.low_size, text, spec.latents)
+        text, latents = self.text and self.text.spec, self.autoencoder is not None
+        return ImageSpec(spec.channels, spec.size, len(self.class_names), self.low_size, text, latents)
 
     @cached_property
     def autoencoder(self) -> Autoencoder | None:
@@ -127,7 +127,7 @@ class Mixture(ImageData):
         if not (self.spec.latents or self.brings_text):
             return super()._at_hand(source)
         parts = zip(self.sets.values(), source.parts, strict=True)
-        return Joined([data._at_hand(part) for data, part in parts])
+        return Joined([data._at_hand(part) for data, part in parts], source.labelled)
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -141,7 +141,8 @@ class Mixture(ImageData):
 
     @cached_property
     def parts(self) -> Parts:
-        return Parts(*(Joined([*parts]) for parts in zip(*(data.parts for data in self.sets.values()), strict=True)))
+        found = zip(*(data.parts for data in self.sets.values()), strict=True)
+        return Parts(*(Joined([*parts], bool(self.class_names)) for parts in found))
 
     @property
     def image_order(self) -> Order:

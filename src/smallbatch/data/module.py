@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import lightning as L
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -157,7 +157,7 @@ class ImageData(L.LightningDataModule, ABC):
         """Images of the training part as they are, not mirrored."""
         return self.batch_of(self.train_store.take(indices).to(device))
 
-    def pictured(self, x: Image) -> Image:
+    def pictured(self, x: Image) -> Float[Tensor, "b _ _ _"]:
         """Images of this set's kind as they look: latents become pixels in [-1, 1]."""
         return x if self.autoencoder is None else self.autoencoder.decode(x)
 

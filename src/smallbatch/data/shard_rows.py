@@ -1,36 +1,22 @@
-"""A row of a sharded store, as LitData keeps it, and a part's list of its shards."""
+"""A row of a sharded store, as LitData keeps it, and rows as a batch."""
 
-import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from smallbatch.data.store import Store
 from smallbatch.errors import UserError
-from smallbatch.files import read_json
 from smallbatch.notation import ImageSpec, Text
-from smallbatch.text.storage import Storage
+from smallbatch.text.storage import STORAGES
+from smallbatch.text.stored import Stored
 
 Row = dict[str, Any]  # image, label, caption; features of the caption as the storage has them
-INDEX = "index.json"
-SHARD = re.compile(r"chunk-\d+-\d+\.bin")
-PLAIN = re.compile(r"numpy|int|str|no_header_numpy:\d+")  # LitData also knows formats that run what they read
-KEYS = {"image", "label", "caption", "features", "mask", "step"}
 
 
-class Shard(NamedTuple):
-    """A file of LitData's."""
-
-    name: str
-    bytes: int
-    rows: int
-
-
-def unpacked(rows: Sequence[Row], spec: ImageSpec, storage: Storage | None, where: Path) -> Store:
+def unpacked(rows: Sequence[Row], spec: ImageSpec, text: Stored | None, where: Path) -> Store:
     """Refuses rows of another shape than store.json says: they come from elsewhere."""
     shape, dtype = (spec.channels, spec.size, spec.size), np.dtype(np.float16 if spec.latents else np.uint8)
     for row in rows:
@@ -43,48 +29,23 @@ def unpacked(rows: Sequence[Row], spec: ImageSpec, storage: Storage | None, wher
             raise UserError(f"{where} has the label {label}, store.json names {spec.classes} classes: prepare it again")
     images = torch.from_numpy(np.stack([row["image"] for row in rows]))
     labels = torch.tensor([row["label"] for row in rows]) if spec.classes else None
-    return Store(images, labels, None if storage is None else features(rows, storage, where))
+    return Store(images, labels, None if text is None else features(rows, text, where))
 
 
-def features(rows: Sequence[Row], storage: Storage, where: Path) -> Text:
+def features(rows: Sequence[Row], text: Stored, where: Path) -> Text:
+    storage, tokens = STORAGES[text.storage], (len(rows), text.spec.length)
     try:
-        return storage.unpack({name: np.stack([row[name] for row in rows]) for name in storage.arrays})
-    except (KeyError, ValueError, TypeError) as error:
+        value, mask = storage.unpack({name: np.stack([row[name] for row in rows]) for name in storage.arrays})
+        if (value.shape, mask.shape, mask.dtype) != ((*tokens, text.spec.width), tokens, torch.bool):
+            raise ValueError(f"{mask.dtype} masks and features of {tuple(value.shape[1:])}")
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(
             f"{where} holds other text features than store.json says ({error!r}): prepare it again"
         ) from None
+    return Text(value, mask)
 
 
-def check_list(folder: Path, count: int) -> list[Shard]:
-    """The shards of a part, if LitData may read them: rows of plain values, in files beside their list."""
-    try:
-        index = read_json(folder / INDEX)
-        config, shards = (
-            index["config"],
-            [Shard(one["filename"], one["chunk_bytes"], one["chunk_size"]) for one in index["chunks"]],
-        )
-        odd = [one for one in config["data_format"] if not PLAIN.fullmatch(one)]
-        odd += [f"{key}={config[key]}" for key in ("compression", "encryption") if config[key] is not None]
-        odd += [one.name for one in shards if not SHARD.fullmatch(one.name)]
-        odd += [] if is_row(config["data_spec"]) else [config["data_spec"]]
-        if odd or config["item_loader"] != "PyTreeLoader":
-            raise ValueError(f"{odd or config['item_loader']} is nothing that `smallbatch prepare` writes")
-        if sum(one.rows for one in shards) != count:
-            raise ValueError(f"its shards do not hold {count} rows")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / INDEX} cannot be read ({error}): copy or prepare the store again") from None
-    return shards
-
-
-def is_row(spec: str) -> bool:
-    """Whether it describes one dictionary of plain values, not what some class of a module makes of them."""
-    _, tree = json.loads(spec)
-    leaves = all(part["type"] is None and not part["children_spec"] for part in tree["children_spec"])
-    return tree["type"] == "builtins.dict" and leaves and {*json.loads(tree["context"])} <= KEYS
-
-
-def check_files(folder: Path, shards: Sequence[Shard]) -> None:
-    for shard in shards:
-        path = folder / shard.name
-        if not path.is_file() or path.stat().st_size != shard.bytes:
-            raise UserError(f"{path} is missing or cut short: copy or prepare the store again")
+def caption(row: Row, where: Path) -> str:
+    if not isinstance(said := row.get("caption"), str):
+        raise UserError(f"{where} holds a row without a caption, as store.json promises: prepare it again")
+    return said

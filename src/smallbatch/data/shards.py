@@ -8,81 +8,61 @@ has a state to save.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from smallbatch.data.module import ImageData, Parts
-from smallbatch.data.shard_rows import INDEX, Row, check_files, check_list, unpacked
-from smallbatch.data.stamp import SHARDS, read_stamp
+from smallbatch.data.shard_list import check_files
+from smallbatch.data.shard_part import opened
+from smallbatch.data.shard_rows import Row, caption, unpacked
+from smallbatch.data.stamp import SHARDS, STAMP, read_stamp
 from smallbatch.data.store import Source, Store
 from smallbatch.data.stream import ByShards, Order
 from smallbatch.errors import UserError
 from smallbatch.latents.autoencoder import Autoencoder
 from smallbatch.latents.vae import Vae
 from smallbatch.notation import ImageSpec
-from smallbatch.text.encoder import TextEncoder
-from smallbatch.text.storage import STORAGES, Storage
+from smallbatch.text.encoder import TextEncoder, words_for
 from smallbatch.text.stored import Stored
-
-
-@lru_cache(maxsize=16)
-def opened(folder: Path, url: str | None, count: int, process: int) -> Any:
-    """A part; each process opens its own, as a fork does not inherit the threads that fetch shards."""
-    from litdata import StreamingDataset  # takes seconds
-
-    if url is None:
-        check_list(folder, count)
-    try:
-        part = StreamingDataset(str(folder)) if url is None else StreamingDataset(url, cache_dir=str(folder))
-    except Exception as error:  # of the many storages that LitData knows, each has its own
-        raise UserError(f"{url or folder} cannot be opened ({said(error)}): does it hold {INDEX}?") from None
-    if url is not None:
-        check_list(Path(part.input_dir.path), count)  # which was fetched, and no shard yet
-    return part
-
-
-def said(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+from smallbatch.text.words import Words
 
 
 @dataclass(frozen=True)
 class ShardRows(Source):
-    """One part. `storage` unpacks the text features of its rows; None: nobody hears them."""
+    """One part. `text`: what its rows bring of their captions; None: nobody hears it."""
 
     folder: Path
     url: str | None
     count: int
     spec: ImageSpec
     captioned: bool
-    storage: Storage | None = None
+    text: Stored | None = None
 
     def __len__(self) -> int:
         return self.count
 
-    def rows(self, indices: Int[Tensor, " n"]) -> list[Row]:
-        part = opened(self.folder, self.url, self.count, os.getpid())
-        try:
-            return [part[row] for row in indices.tolist()]
-        except Exception as error:  # whatever LitData makes of a shard that is not as it was written
-            raise UserError(f"{self.url or self.folder} cannot be read ({said(error)}): prepare it again") from None
+    def rows(self, indices: Int[Tensor, " n"]) -> Iterator[Row]:
+        return opened(self.folder, self.url, self.count, os.getpid()).rows(indices.tolist())
 
     def take(self, indices: Int[Tensor, " n"]) -> Store:
-        return unpacked(self.rows(indices), self.spec, self.storage, self.folder)
+        return unpacked([*self.rows(indices)], self.spec, self.text, self.folder)
 
     def captions(self, indices: Int[Tensor, " n"]) -> list[str] | None:
-        return [row["caption"] for row in self.rows(indices)] if self.captioned else None
+        return [caption(row, self.folder) for row in self.rows(indices)] if self.captioned else None
 
     def check(self) -> None:
-        """By the list of shards, which says how large each is; of what lies elsewhere, by the list alone."""
-        opened(self.folder, self.url, self.count, os.getpid())
+        """By the sizes of the shards and the first row; of what lies elsewhere, by the list of shards alone."""
+        part = opened(self.folder, self.url, self.count, os.getpid())
         if self.url is None:
-            check_files(self.folder, check_list(self.folder, self.count))
+            check_files(self.folder, part.shards)
+            self.take(torch.arange(1))
 
 
 class Shards(ImageData):
@@ -110,6 +90,8 @@ class Shards(ImageData):
 
     @cached_property
     def stamp(self) -> dict[str, Any]:
+        if self.url and not (self.path / STAMP).exists():
+            raise UserError(f"data.path={self.path} holds no {STAMP}: copy it there from {self.url}")
         return read_stamp(self.path, SHARDS)
 
     @property
@@ -134,21 +116,20 @@ class Shards(ImageData):
         described = self.stamp["latents"]
         if described is None:
             return None
-        named = {key: value for key, value in described.items() if key != "_target_"}
         try:
-            return Vae(**named)
-        except TypeError as error:
+            return stated(described)
+        except (TypeError, ValueError, UserError) as error:
             raise UserError(f"{self.path}: its autoencoder cannot be read ({error}): prepare the store again") from None
 
     def brought(self, text: TextEncoder) -> TextEncoder | None:
         """`text` as it comes back from the rows, if they bring features; a vocabulary is heard from the captions."""
-        known, asked = self.stamp["text"], text.encoder if isinstance(text, Stored) else text
-        if known is None or text.spec.words:
+        known, storage = self.stamp["text"], self.stamp["storage"]
+        asked = text.encoder if isinstance(text, Stored) else text
+        if known is None or isinstance(asked, Words):
             return None
         if asked.described() != known:
-            odd = [f"text.{key}={known[key]}" for key in known if asked.described().get(key) != known[key]]
-            raise UserError(f"data.path={self.path} holds features of another text encoder: give {' '.join(odd)}")
-        return Stored(asked, self.stamp["storage"])
+            raise UserError(f"data.path={self.path} holds features of another text encoder: give {words_for(known)}")
+        return Stored(asked, storage)
 
     @cached_property
     def parts(self) -> Parts:
@@ -164,12 +145,23 @@ class Shards(ImageData):
 
     def _at_hand(self, source: Source) -> Source:
         """Never read as a whole: what was read lately, the system keeps in memory."""
-        return replace(source, storage=STORAGES[self.stamp["storage"]]) if self.brings_text else source
+        return replace(source, text=self.text) if self.brings_text else source
 
     @property
     def image_order(self) -> Order:
         rows, count = self.stamp["rows"], len(self.train_store)
         return ByShards(self.seed, [min(rows, count - first) for first in range(0, count, rows)], self.window)
+
+
+def stated(described: dict[str, Any]) -> Vae:
+    """TypeError or ValueError where it is none."""
+    target, given = described.get("_target_"), {key: one for key, one in described.items() if key != "_target_"}
+    if target != f"{Vae.__module__}.{Vae.__name__}":
+        raise ValueError(f"_target_={target}")
+    hints = get_type_hints(Vae.__init__)
+    if odd := [f"{key}={one}" for key, one in given.items() if not isinstance(one, hints.get(key, ()))]:
+        raise TypeError(", ".join(odd))
+    return Vae(**given)
 
 
 def fingerprint_of(stamp: dict[str, Any]) -> str:

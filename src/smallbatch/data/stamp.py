@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from smallbatch.believed import believed
 from smallbatch.errors import UserError
 from smallbatch.files import read_json
 from smallbatch.notation import ImageSpec
+from smallbatch.text.storage import STORAGES
 
 STAMP = "store.json"
 ARRAYS, SHARDS = 1, 2  # formats
@@ -27,12 +29,27 @@ def read_stamp(folder: Path, format: int) -> dict[str, Any]:
         refuse_other_format(folder, stamp["format"], format)
         kinds = HOLDS | MORE[format]
         odd = [f"{name}={stamp[name]}" for name, kind in kinds.items() if not isinstance(stamp[name], kind)]
-        numbers = [*ImageSpec(**stamp["spec"])[:3], *(stamp["counts"][name] for name in COUNTS)]
-        if odd or not all(type(number) is int for number in numbers):
-            raise ValueError(*odd, *numbers)
+        odd += [] if believed(ImageSpec(**stamp["spec"])).text is None else ["spec.text"]
+        odd += [f"counts.{name}" for name in COUNTS if not is_count(stamp["counts"][name])]
+        odd += odd_shards(stamp) if format == SHARDS and not odd else []
+        if odd:
+            raise ValueError(*odd)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / STAMP} cannot be read ({error!r}): prepare the store again") from None
     return stamp
+
+
+def is_count(number: Any) -> bool:
+    return type(number) is int and number > 0
+
+
+def odd_shards(stamp: dict[str, Any]) -> list[str]:
+    """What does not go together."""
+    latents, heard = stamp["latents"] is not None, stamp["text"] is not None
+    odd = [] if is_count(stamp["rows"]) else [f"rows={stamp['rows']}"]
+    odd += [] if latents == stamp["spec"].get("latents", False) else [f"latents={stamp['latents']}"]
+    fits = heard == (stamp["storage"] in STORAGES) and stamp["captions"] >= heard
+    return odd if fits else [*odd, f"storage={stamp['storage']}"]
 
 
 def refuse_other_format(folder: Path, found: Any, wanted: int) -> None:

@@ -24,6 +24,8 @@ class ColourDrift(Diagnostic):
     else; the drift's standard error is that of the differences.
     """
 
+    of_pixels = True
+
     def __init__(self, images: int = 100):
         if images < 2:
             raise UserError(f"diagnostics.colour.images={images} must be at least 2")

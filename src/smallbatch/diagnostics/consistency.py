@@ -50,7 +50,7 @@ class Consistency(Diagnostic):
     pairs with two. Standard errors are over the numbers. `solvers` replace the sampler's own; none leaves it alone.
     """
 
-    needs_data = False
+    needs_data, of_pixels = False, True
 
     def __init__(
         self,

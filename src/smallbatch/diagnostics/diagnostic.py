@@ -72,11 +72,12 @@ class Found(NamedTuple):
 
 
 class Diagnostic(ABC):
-    """Leaves say how many runs they need, and whether they look at data."""
+    """Leaves say how many runs they need, whether they look at data, and whether what they measure is pixels."""
 
     least_runs: int = 1
     most_runs: int | None = None
     needs_data: bool = True
+    of_pixels: bool = False
 
     def check(self, case: Case) -> None:  # noqa: B027 - most can answer every case
         """Refuses, in no time, a case that `measure` could not answer: asked of all diagnostics before the first."""

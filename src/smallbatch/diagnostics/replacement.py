@@ -37,7 +37,7 @@ class Replacement(Diagnostic):
     ends with the last step. PSNR ends at `likeness.CAP`.
     """
 
-    most_runs = len(COLOURS)
+    most_runs, of_pixels = len(COLOURS), True
 
     def __init__(
         self, images: int = 32, windows: Sequence[Sequence[float]] | None = None, width: int = 5, excluded: int = 1

@@ -26,7 +26,7 @@ class Trajectory(Diagnostic):
     spread evenly from the first to the last. A step that asks twice is heard where it starts.
     """
 
-    needs_data = False
+    needs_data, of_pixels = False, True
 
     def __init__(self, images: int = 64, rows: int = 6, shown: int = 10):
         for name, value, least in (("images", images, 2), ("rows", rows, 1), ("shown", shown, 2)):

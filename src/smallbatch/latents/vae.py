@@ -26,6 +26,7 @@ def mean(posterior: Any, eps: Z) -> Z:
 
 
 DRAWS: dict[str, Callable[[Any, Z], Z]] = {"sampled": sampled, "mean": mean}
+AT_ONCE = 16  # images that are decoded: what the network holds of each is far larger than the image
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,10 @@ class Vae(Autoencoder):
     @torch.no_grad()
     def decode(self, z: Z) -> Image:
         shift, scale = self.affine
+        network = self._network(z.device)
         with torch.autocast(z.device.type, enabled=False):
-            return self._network(z.device).decode(z.float() / scale + shift).sample.clamp(-1, 1)
+            made = [network.decode(some / scale + shift).sample for some in z.float().split(AT_ONCE)]
+        return torch.cat(made).clamp(-1, 1)
 
     def described(self) -> dict[str, Any]:
         """With the scale and the shift that are used, whoever named them: stored latents depend on both."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_origin, get_type_hints
 
 from smallbatch.data.module import ImageData
 from smallbatch.data.packed import Packed
+from smallbatch.data.shards import Shards
 from smallbatch.metrics.extractors import Extractor
 from smallbatch.notation import ImageSpec
 
@@ -46,8 +47,8 @@ class Stamp:
 def stamp_of(
     data: ImageData, settings: Mapping[str, Any], split: str, extractor: Extractor, n: int, keep: int
 ) -> Stamp:
-    """Of `n` images of a part of `data`, which was built with `settings`. A store says what it was packed from."""
-    made = data.stamp["made_with"] if isinstance(data, Packed) else settings
+    """Of `n` images of a part of `data`, which was built with `settings`. A store says what it was made from."""
+    made = data.stamp["made_with"] if isinstance(data, Packed | Shards) else settings
     name = str(made.get("_target_", "")).rpartition(".")[2]
     name = name if name.isidentifier() else type(data).__name__  # it will be part of a file's name
     own = {key: value for key, value in made.items() if key not in ("_target_", "per_image", "low_size")}

@@ -52,6 +52,7 @@ class Report:
     baseline: Label | None
     comparisons: Mapping[str, Comparison]  # that of the chosen metric first
     left_out: Sequence[str] = ()
+    equal: Literal["images", "flops"] = "images"  # where runs are compared; flops are counted in the baseline's images
 
     @property
     def runs(self) -> list[Run]:

@@ -27,7 +27,7 @@ def markdown(report: Report) -> str:
 def _found(report: Report) -> list[str]:
     """What diagnostics say of the runs, after a blank line."""
     lines = [
-        f"- `{_plain(choice.label)}` seed {seed}, {_escaped(finding.name)}: {_escaped(finding.line)}"
+        f"- `{plain(choice.label)}` seed {seed}, {_escaped(finding.name)}: {_escaped(finding.line)}"
         for choice in report.choices
         for seed, run in choice.runs.items()
         for finding in found(run)
@@ -39,7 +39,7 @@ def _row(report: Report, choice: Choice, bins: list[float]) -> list[str]:
     cell = report.main.cells.get(choice.label) if report.main else None
     states = [run.status.state for run in choice.runs.values()]
     missing = [f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != "finished"]
-    start = [f"`{_plain(choice.label)}`"]
+    start = [f"`{plain(choice.label)}`"]
     if cell is None:
         return [*start, "", "", "", "", ", ".join(missing) or "not measured there", *("" for _ in bins)]
     change, n = _change(report, choice, cell), str(cell.level.n)
@@ -52,7 +52,7 @@ def _escaped(said: str) -> str:
     return MARKS.sub(r"\\\1", said)
 
 
-def _plain(label: Label) -> str:
+def plain(label: Label) -> str:
     """As it may stand in a cell, between backquotes."""
     return label.replace("`", "'").replace("|", "\\|")
 

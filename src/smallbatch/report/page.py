@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from smallbatch.report import curves, findings, samples, text
+from smallbatch.report import curves, findings, restated, samples, text
 from smallbatch.report.choices import Choice
 from smallbatch.report.compared import NEAR, Cell, Comparison, Report, values_per_logsnr
 from smallbatch.report.forest import WIDTH, Axis, Mark
@@ -21,6 +21,7 @@ from smallbatch.report.measures import better
 from smallbatch.report.paired import ALPHA
 
 FINDINGS = 48  # of a page
+COUNTED = {"images": "images", "flops": "images of the baseline, same FLOPs"}  # on an axis
 STATES = ("finished", "training", "interrupted", "failed")
 
 
@@ -62,6 +63,7 @@ def page(report: Report) -> str:
             "alpha": ALPHA,
         },
         width=WIDTH,
+        at=partial(restated.at, report),
         zip=partial(zip, strict=True),
     )
 
@@ -147,6 +149,7 @@ def payload(report: Report, rows: list[Row]) -> dict[str, Any]:
     labels = [row.label for row in rows]
     return {
         "metrics": [{"name": name, "better": better(name)} for name in drawn],
+        "counted": COUNTED[report.equal],
         "baseline": labels.index(report.baseline) if report.baseline else None,
         "rows": [series(report, row, drawn) for row in rows],
     }
@@ -169,7 +172,7 @@ def series(report: Report, row: Row, drawn: list[str]) -> dict[str, Any]:
         "label": row.label,
         "settings": row.choice.settings,
         "states": [state for state, _ in row.states],
-        "flops": row.choice.first.status.flops_per_image,
+        "flops": row.choice.first.flops_per_image,
         "courses": courses,
         "noise": noise,
         "relative": relative,

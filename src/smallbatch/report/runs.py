@@ -19,7 +19,10 @@ LOG_LINES = 20
 
 @dataclass(frozen=True)
 class Run:
-    """`bins` are values per log-SNR by metric and images, `spent` the trained rows per log-SNR."""
+    """`bins` are values per log-SNR by metric and images, `spent` the trained rows per log-SNR.
+
+    Their images are its own; or, restated, others of which one of its own is a `share`.
+    """
 
     folder: Path
     command: str
@@ -32,6 +35,7 @@ class Run:
     bins: Mapping[str, Mapping[int, Mapping[float, float]]] = field(default_factory=dict)
     spent: Mapping[float, int] = field(default_factory=dict)
     scores: Mapping[str, Score] = field(default_factory=dict)
+    share: float = 1.0
 
     @property
     def device_hours(self) -> float:
@@ -40,6 +44,16 @@ class Run:
     @property
     def money(self) -> float | None:
         return None if self.price is None else self.device_hours * self.price
+
+    @property
+    def images(self) -> int:
+        """How far it came, as its points count."""
+        return round(self.status.images * self.share)
+
+    @property
+    def flops_per_image(self) -> float | None:
+        """Of one image as its points count."""
+        return self.status.flops_per_image and self.status.flops_per_image / self.share
 
     @property
     def flops(self) -> int | None:

@@ -7,19 +7,22 @@ from pathlib import Path
 from smallbatch.report.compared import Report
 
 COLUMNS = ("run", "choice", "seed", "state", "metric", "value", "images", "seconds", "compared")
-COLUMNS += ("device_hours", "money", "flops", "command", "error")
+COLUMNS += ("equal", "device_hours", "money", "flops", "command", "error")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def tidy(report: Report) -> str:
-    """The value at the images compared, else (compared=0) the last; a run that has measured nothing has one row."""
+    """The value at the images compared, else (compared=0) the last; a run that has measured nothing has one row.
+
+    With equal=flops, `images` are those of the baseline that cost as much.
+    """
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(COLUMNS)
     for choice in report.choices:
         for seed, run in choice.runs.items():
-            start, end = [run.folder, choice.label, seed, run.status.state], [run.device_hours, run.money, run.flops]
-            end += [run.command, run.status.error]
+            start, end = [run.folder, choice.label, seed, run.status.state], [report.equal, run.device_hours, run.money]
+            end += [run.flops, run.command, run.status.error]
             rows = []
             for metric in report.comparisons:
                 cell = report.comparisons[metric].cells.get(choice.label)
@@ -27,7 +30,7 @@ def tidy(report: Report) -> str:
                 last = point or next(iter(run.points.get(metric, [])[-1:]), None)
                 if last:
                     rows.append([*start, metric, last.value, last.images, last.seconds, int(point is not None), *end])
-            rows = rows or [[*start, None, None, run.status.images, run.status.seconds, 0, *end]]
+            rows = rows or [[*start, None, None, run.images, run.status.seconds, 0, *end]]
             table.writerows([harmless(cell) for cell in row] for row in rows)
     return out.getvalue()
 

@@ -1,5 +1,6 @@
 """What makes of captions something that a network can hear."""
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -35,6 +36,13 @@ class TextEncoder(ABC):
     @abstractmethod
     def described(self) -> dict[str, Any]:
         """What makes the same encoder again: `_target_` and its arguments, as plain values."""
+
+
+def words_for(described: dict[str, Any]) -> str:
+    """What one writes to choose this encoder."""
+    kind = str(described.get("_target_")).rpartition(".")[2].lower()
+    given = {key: "null" if one is None else one for key, one in described.items() if key != "_target_"}
+    return " ".join([f"text={kind}", *(shlex.quote(f"text.{key}={one}") for key, one in given.items())])
 
 
 def cut_off(lengths: Sequence[int], limit: int, unit: str) -> list[str]:

@@ -145,7 +145,7 @@
       if (!of || (against === "flops" && !flops)) continue;
       lines.push(line(row, of, { images: of.x, seconds: of.seconds, flops: of.x.map((images) => images * flops) }[against]));
     }
-    const xlabel = { images: "images", seconds: "seconds of training", flops: "FLOPs" }[against];
+    const xlabel = { images: data.counted, seconds: "seconds of training", flops: "FLOPs" }[against];
     const empty = "No ticked row has measured this more than once while training.";
     chart(find("courses"), lines, { xlabel, ylabel: data.metrics[metric].name, kind: find("log").checked ? "log" : "linear", height: innerWidth < 600 ? 300 : 380, empty });
   };
