@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -303,6 +304,17 @@ def test_images_that_cannot_be_decoded_are_counted_and_listed_whoever_finds_them
         shutil.copy(photos / names[row], folder / names[row])
     make(captions(folder), NOTHING, out)
     assert sorted(os.listdir(tmp_path)) == ["photos", "store"]
+
+
+def test_a_disk_without_room_for_a_shard_is_said_so_in_a_line(photos, encoders, tmp_path):
+    def crowded():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        (tmp_path / "line").write_text(refusal(make, captions(photos), encoders, tmp_path / "store"))
+
+    in_a_process(crowded).join()
+    line = (tmp_path / "line").read_text()
+    assert line.startswith(f"no room for {tmp_path}/.partial.store/train/.partial.0/chunk-0-0.bin (File too large)")
+    make(captions(photos), encoders, tmp_path / "store")
 
 
 def test_a_missing_package_is_named_before_anything_is_encoded(photos, encoders, tmp_path, monkeypatch):
