@@ -62,6 +62,16 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory):
+    """Inception of random weights; to make it takes seconds."""
+    from tests.metrics import random_inception
+
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    random_inception.write(path)
+    return path
+
+
 def read_once(load_config):
     kept = {}
 

@@ -9,7 +9,6 @@ import torch
 
 from smallbatch.errors import UserError
 from tests.cli import TINY
-from tests.metrics import random_inception
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = ["network=unet", "network.width=8", "network.multipliers=[1,2]", "network.attention_at=[4]", "data.size=8"]
@@ -59,11 +58,10 @@ def test_the_overhead_benchmark_measures_what_is_asked_and_names_what_cannot_be(
         benchmark["main"]([*own, *tiny, "only=timesteps/windw"])
 
 
-def test_the_evaluation_benchmark_holds_ours_against_both_libraries(capsys, tmp_path):
-    random_inception.write(tmp_path / "weights.pth")
+def test_the_evaluation_benchmark_holds_ours_against_both_libraries(capsys, inception_file):
     benchmark = runpy.run_path(str(BENCHMARKS / "evaluate.py"))
     threads, counts = f"threads={torch.get_num_threads()}", ["classifier=200,300", "inception=2,3"]
-    benchmark["main"]([f"weights={tmp_path / 'weights.pth'}", "n=4", "batch=4", "rounds=1", *counts, threads])
+    benchmark["main"]([f"weights={inception_file}", "n=4", "batch=4", "rounds=1", *counts, threads])
     out = capsys.readouterr().out
     values = [float(line.split()[1]) for line in out.splitlines() if "ratio" in line]
     assert len(values) == 3 and values == pytest.approx([values[0]] * 3, rel=1e-4)

@@ -121,13 +121,12 @@ def test_images_without_labels_are_held_against_others_once_it_has_features(smal
     assert "needs 2 classes or more" in refused("train", *words)
 
 
-def test_scores_in_inceptions_features_are_torch_fidelitys(smallbatch, tmp_path):
-    random_inception.write(tmp_path / "weights.pth")
-    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(tmp_path / "weights.pth"))
+def test_scores_in_inceptions_features_are_torch_fidelitys(smallbatch, inception_file):
+    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(inception_file))
     sets = [random_inception.pictures(12, seed=2), random_inception.pictures(10, seed=3) // 2]
     for name, images in zip(("samples", "real"), sets, strict=True):
         np.savez(f"{name}.npz", images.permute(0, 2, 3, 1).numpy())
-    words = ["extractor=inception", f"extractor.weights={tmp_path / 'weights.pth'}", "n=null", "out=scores.json"]
+    words = ["extractor=inception", f"extractor.weights={inception_file}", "n=null", "out=scores.json"]
     wanted = "metrics.scores=[frechet,kernel,inception_score]"
     smallbatch("evaluate", "samples=samples.npz", "reference=real.npz", *words, wanted)
 
@@ -138,7 +137,7 @@ def test_scores_in_inceptions_features_are_torch_fidelitys(smallbatch, tmp_path)
         kid=True,
         isc=True,
         kid_subset_size=10,
-        feature_extractor_weights_path=str(tmp_path / "weights.pth"),
+        feature_extractor_weights_path=str(inception_file),
         verbose=False,
         cache=False,
         batch_size=8,

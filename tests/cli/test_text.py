@@ -9,7 +9,6 @@ from PIL import Image
 
 from smallbatch.recorded import read
 from tests.cli import UNDRAWN
-from tests.metrics import random_inception
 
 SMALL = [word for word in UNDRAWN if not word.startswith(("experiment", "network", "data"))]
 SMALL += ["network.width=16", "network.depth=2", "network.head_width=8", "network.mixer_width=16", "network.decoder=1"]
@@ -71,9 +70,11 @@ def test_training_goes_on_from_the_weights_of_a_masked_run_with_its_words(smallb
     assert known[0] == known[1] and known[0]["words"][:2] == ["a", "above"]
 
 
-def test_captions_are_scored_by_their_images_in_inceptions_features(smallbatch, tmp_path, judged, monkeypatch):
+def test_captions_are_scored_by_their_images_in_inceptions_features(
+    smallbatch, tmp_path, inception_file, judged, monkeypatch
+):
     """By a kernel distance: FID takes seconds for its roots."""
-    monkeypatch.setenv("SMALLBATCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SMALLBATCH_CACHE", "cache")
     Path("cats").mkdir()
     images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
     for i, image in enumerate(images):
@@ -81,7 +82,6 @@ def test_captions_are_scored_by_their_images_in_inceptions_features(smallbatch, 
         Path(f"cats/{i}.txt").write_text("a red cat")
     np.savez("samples.npz", images[:2])
     Path("prompts.txt").write_text("a red cat\n" * 2)
-    random_inception.write(tmp_path / "inception.pth")
     words = [
         "samples=samples.npz",
         "data=captions",
@@ -91,7 +91,7 @@ def test_captions_are_scored_by_their_images_in_inceptions_features(smallbatch, 
         "n=2",
     ]
     words += ["metrics=captions", "metrics.scores=[kernel,clip_score]", *judged[1:], "out=scores.json"]
-    smallbatch("evaluate", *words, f"extractor.weights={tmp_path / 'inception.pth'}")
+    smallbatch("evaluate", *words, f"extractor.weights={inception_file}")
     named = [score["name"] for score in json.loads(Path("scores.json").read_text())["metrics"]]
     assert named[:2] == ["kid@2", "clip_score@2"] and any(name.startswith("clip_score_real@") for name in named)
 

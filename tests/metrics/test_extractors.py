@@ -32,13 +32,6 @@ def dinov2_vits14():
 
 
 @pytest.fixture(scope="module")
-def inception_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "inception.pth"
-    random_inception.write(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def inception(inception_file):
     return Inception(str(inception_file))
 
