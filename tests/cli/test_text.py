@@ -99,7 +99,10 @@ def test_captions_are_scored_by_their_images_in_inceptions_features(
 @pytest.mark.parametrize(
     "words, line",
     [
-        (["data=digits", "data.size=16"], "text: Digits has no captions: choose data=shapes, or leave text out"),
+        (
+            ["data=digits", "data.size=16"],
+            "text: Digits has no captions: choose data=captions or data=shapes, or leave text out",
+        ),
         (["network=unet", "network.width=8"], "text: UNet hears no text: network=microdit_shapes, or text=none"),
         (["text=none", "metrics=prompts"], "metrics.scores=prompt_accuracy needs prompts: choose text=words"),
         (["text=none", "metrics=captions"], "metrics.scores=clip_score needs prompts: choose text=words"),

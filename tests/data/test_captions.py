@@ -139,7 +139,9 @@ def test_images_come_with_what_the_encoder_makes_of_their_captions(folder):
 def test_a_set_without_captions_is_told_so(animals):
     from smallbatch.data.folder import Images
 
-    with pytest.raises(UserError, match="Images has no captions: choose data=shapes, or leave text out"):
+    with pytest.raises(
+        UserError, match="Images has no captions: choose data=captions or data=shapes, or leave text out"
+    ):
         Images(str(animals), batch=4, seed=0, size=8).tell(Words())
 
 

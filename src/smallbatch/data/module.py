@@ -106,7 +106,9 @@ class ImageData(L.LightningDataModule, ABC):
             return []
         captions = self.parts.train.captions(torch.arange(min(CAPTIONS_LEARNED, len(self.parts.train))))
         if captions is None:
-            raise UserError(f"text: {type(self).__name__} has no captions: choose data=shapes, or leave text out")
+            raise UserError(
+                f"text: {type(self).__name__} has no captions: choose data=captions or data=shapes, or leave text out"
+            )
         self.text = text.learned(captions)
         return self.text.misfits(captions)
 
