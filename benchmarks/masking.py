@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from smallbatch.cli.building import from_config
 from smallbatch.cli.main import conf_dir
 from smallbatch.masking import Masking
+from smallbatch.networks.bias_free import Start
 from smallbatch.networks.experts import ExpertChoice
 from smallbatch.networks.network import Network
 from smallbatch.notation import Condition, ImageSpec, Keep, Text, TextSpec
@@ -167,7 +168,7 @@ def backward(form: Callable[[Tensor], Tensor], x: Tensor) -> None:
 
 def dispatch(own: dict[str, str]) -> Iterator[str]:
     torch.manual_seed(0)
-    layer = ExpertChoice(width=512, hidden=2048, experts=8, capacity=2.0, out_std=0.02).to(DEVICE)
+    layer = ExpertChoice(width=512, hidden=2048, experts=8, capacity=2.0, start=Start(0.02, 0.02)).to(DEVICE)
     for tokens in map(int, own["tokens"].split(",")):
         x = torch.randn(int(own["batch"]), tokens, 512, device=DEVICE)
         apart = (layer(x) - one_hot(layer, x)).abs().max().item()

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from smallbatch.errors import UserError
+from smallbatch.networks.bias_free import Start
 from smallbatch.networks.experts import ExpertChoice, Experts, fewest_tokens, seats
 
 cases = pytest.mark.parametrize
@@ -12,7 +13,7 @@ cases = pytest.mark.parametrize
 
 def layer(experts: int = 8, capacity: float = 2.0) -> ExpertChoice:
     torch.manual_seed(0)
-    made = ExpertChoice(6, 10, experts, capacity, 0.02)
+    made = ExpertChoice(6, 10, experts, capacity, Start(0.02, 0.02))
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter)
     return made

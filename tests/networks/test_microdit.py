@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from smallbatch.errors import UserError
-from smallbatch.networks.bias_free import NormedAttention
+from smallbatch.networks.bias_free import NormedAttention, Start
 from smallbatch.networks.experts import ExpertChoice, Experts
 from smallbatch.networks.memory import Memory, Reader
 from smallbatch.networks.microdit import MicroDiT
@@ -117,22 +117,24 @@ def test_output_is_zero_at_initialisation_and_blocks_add_only_what_they_hear_of_
         assert torch.equal(part(tokens, told, None), tokens)
 
 
-def test_weights_start_as_published():
-    """Outputs of block i at 0.02 / sqrt(2 i), of the mixer's at the last one's; what reads texts starts as an MLP."""
+@cases("init", [{}, {"init_std": 0.08}], ids=["published", "of a narrow network"])
+def test_weights_start_as_published(init):
+    """Outputs of block i at init_std / sqrt(2 i), the mixer's at the last one's; what reads texts starts as an MLP."""
+    full_std = init.get("init_std", 0.02)
     torch.manual_seed(0)
     spec = ImageSpec(4, 8, 0, text=TextSpec(5, width=64))
-    network = MicroDiT(spec, 1, width=64, depth=4, head_width=16, mixer_width=96 // 2, mixer_depth=2, multiple=64)
+    network = MicroDiT(spec, 1, width=64, depth=4, head_width=16, mixer_width=48, mixer_depth=2, multiple=64, **init)
     near = {"rtol": 0.1, "atol": 0.0}
     for number, part in enumerate([*network.blocks, *network.mixer.blocks], start=1):
-        small_std = 0.02 / (2 * min(number, 4)) ** 0.5
+        small_std = full_std / (2 * min(number, 4)) ** 0.5
         own, cross, forward = part.attention, part.hears.attention, part.feed_forward
         late = forward.experts.out if number % 2 == 0 and number != 4 else forward.enter.weight
         for weight, std in [(own.out.weight, small_std), (cross.out.weight, small_std), (late, small_std)]:
             torch.testing.assert_close(weight.std().item(), std, **near)
         for weight in (own.q.weight, own.kv.weight, cross.q.weight, cross.kv.weight):
-            torch.testing.assert_close(weight.std().item(), 0.02, **near)
+            torch.testing.assert_close(weight.std().item(), full_std, **near)
     assert not network.read.attention.out.weight.any() and not network.read.feed_forward.out.weight.any()
-    torch.testing.assert_close(network.embed.clock[0].weight.std().item(), 0.02, **near)
+    torch.testing.assert_close(network.embed.clock[0].weight.std().item(), full_std, **near)
 
 
 @cases("text", [TextSpec(5, words=7), TextSpec(5, width=6), None], ids=["words", "features", "labels"])
@@ -268,7 +270,7 @@ def test_the_clock_is_heard():
 
 def test_queries_and_keys_are_normed_over_all_heads_together():
     torch.manual_seed(0)
-    layer, tokens, memory = NormedAttention(6, 8, 4, 0.5), torch.randn(2, 5, 6), torch.randn(2, 3, 6)
+    layer, tokens, memory = NormedAttention(6, 8, 4, Start(0.5, 0.5)), torch.randn(2, 5, 6), torch.randn(2, 3, 6)
     q, (k, v) = layer.q(tokens), layer.kv(memory).chunk(2, dim=2)
     q, k = ((x - x.mean(2, keepdim=True)) / (x.var(2, correction=0, keepdim=True) + 1e-6).sqrt() for x in (q, k))
     heads = [(q[..., e] @ k[..., e].mT / 2).softmax(2) @ v[..., e] for e in (slice(0, 4), slice(4, 8))]

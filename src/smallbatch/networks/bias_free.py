@@ -1,5 +1,7 @@
 """Layers without biases: a norm, attention with normed queries and keys, a gated feed-forward."""
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
@@ -8,10 +10,16 @@ from torch import Tensor, nn
 from smallbatch.networks.layers import Tokens
 
 EPS = 1e-6  # of all norms
-STD = 0.02  # of weights at the start, where nothing smaller is asked
 
 Read = Float[Tensor, "b read d"]
 Heard = Bool[Tensor, "b read"]  # false where nobody listens
+
+
+class Start(NamedTuple):
+    """Standard deviations of a branch's weights before training."""
+
+    std: float
+    out_std: float  # of those by which it joins the others
 
 
 def norm(width: int) -> nn.LayerNorm:
@@ -31,12 +39,12 @@ class NormedAttention(nn.Module):
     Queries and keys are brought to mean 0 and variance 1 over all heads together, without gains.
     """
 
-    def __init__(self, width: int, inner: int, head_width: int, out_std: float):
+    def __init__(self, width: int, inner: int, head_width: int, start: Start):
         super().__init__()
         assert inner % head_width == 0, f"{head_width=} does not divide {inner=}"
         self.head_width = head_width
-        self.q, self.kv = linear(width, inner, STD), linear(width, 2 * inner, STD)
-        self.out = linear(inner, width, out_std)
+        self.q, self.kv = linear(width, inner, start.std), linear(width, 2 * inner, start.std)
+        self.out = linear(inner, width, start.out_std)
 
     def forward(self, tokens: Tokens, memory: Read, heard: Heard | None = None) -> Tokens:
         k, v = self.kv(memory).chunk(2, dim=2)
@@ -49,10 +57,10 @@ class NormedAttention(nn.Module):
 class SwiGLU(nn.Module):
     """Feed-forward with a gate. Shazeer 2020 (2002.05202)."""
 
-    def __init__(self, width: int, hidden: int, out_std: float):
+    def __init__(self, width: int, hidden: int, start: Start):
         super().__init__()
-        self.gate, self.enter = linear(width, hidden, STD), linear(width, hidden, out_std)
-        self.out = linear(hidden, width, out_std)
+        self.gate, self.enter = linear(width, hidden, start.std), linear(width, hidden, start.out_std)
+        self.out = linear(hidden, width, start.out_std)
 
     def forward(self, tokens: Tokens) -> Tokens:
         return self.out(F.silu(self.gate(tokens)) * self.enter(tokens))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from smallbatch.errors import UserError
-from smallbatch.networks.bias_free import STD, linear
+from smallbatch.networks.bias_free import Start, linear
 from smallbatch.networks.layers import Tokens
 
 Seated = Float[Tensor, "b experts seats d"]
@@ -18,12 +18,12 @@ Seated = Float[Tensor, "b experts seats d"]
 class Experts(nn.Module):
     """Feed-forwards of one shape, run together: each on the tokens in its own seats."""
 
-    def __init__(self, width: int, hidden: int, experts: int, out_std: float):
+    def __init__(self, width: int, hidden: int, experts: int, start: Start):
         super().__init__()
         self.enter = nn.Parameter(torch.empty(experts, width, hidden))
         self.out = nn.Parameter(torch.empty(experts, hidden, width))
-        nn.init.trunc_normal_(self.enter, std=STD)
-        nn.init.trunc_normal_(self.out, std=out_std)
+        nn.init.trunc_normal_(self.enter, std=start.std)
+        nn.init.trunc_normal_(self.out, std=start.out_std)
 
     def forward(self, seated: Seated) -> Seated:
         hidden = F.gelu(torch.einsum("beki,eij->bekj", seated, self.enter))
@@ -38,11 +38,11 @@ class ExpertChoice(nn.Module):
     on a token, or none.
     """
 
-    def __init__(self, width: int, hidden: int, experts: int, capacity: float, out_std: float):
+    def __init__(self, width: int, hidden: int, experts: int, capacity: float, start: Start):
         super().__init__()
         self.capacity = capacity  # experts per token, on average
-        self.router = linear(width, experts, STD)
-        self.experts = Experts(width, hidden, experts, out_std)
+        self.router = linear(width, experts, start.std)
+        self.experts = Experts(width, hidden, experts, start)
 
     def forward(self, tokens: Tokens) -> Tokens:
         b, n, d = tokens.shape

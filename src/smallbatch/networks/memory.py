@@ -1,5 +1,6 @@
 """What a network makes of a text: a memory that its tokens hear, and one vector for all of it."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -7,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from smallbatch.errors import UserError
-from smallbatch.networks.bias_free import STD, NormedAttention, SwiGLU, norm, rounded
+from smallbatch.networks.bias_free import NormedAttention, Start, SwiGLU, norm, rounded
 from smallbatch.networks.layers import Embedding, Tokens, sinusoid, zero_
 from smallbatch.notation import Text, TextSpec
 
@@ -46,18 +47,18 @@ class Reader(nn.Module):
     `pad="heard"` lets padding take part like any word, as published; "masked" leaves it out.
     """
 
-    def __init__(self, spec: TextSpec, width: int, head_width: int, multiple: int, pad: str):
+    def __init__(self, spec: TextSpec, width: int, head_width: int, multiple: int, pad: str, std: float):
         super().__init__()
         if pad not in PADDING:
             raise UserError(f"network.pad={pad!r} is not known: use one of {', '.join(PADDING)}")
         self.spec, self.heard = spec, PADDING[pad]
         self.features = Words(spec, width) if spec.words else nn.Identity()
-        self.enter = normed_mlp(spec.width or width, width)
+        self.enter = normed_mlp(spec.width or width, width, std)
         self.norm_attention, self.norm_feed_forward = norm(width), norm(width)
-        self.attention = NormedAttention(width, width, head_width, STD)
-        self.feed_forward = SwiGLU(width, rounded(2 * 4 * width / 3, multiple), STD)
+        self.attention = NormedAttention(width, width, head_width, Start(std, std))
+        self.feed_forward = SwiGLU(width, rounded(2 * 4 * width / 3, multiple), Start(std, std))
         zero_(self.attention.out), zero_(self.feed_forward.out)
-        self.pool = normed_mlp(width, width)
+        self.pool = normed_mlp(width, width, std)
 
     def forward(self, text: Text) -> tuple[Memory, Embedding]:
         says = text.mask.any(dim=1)[:, None, None]
@@ -74,17 +75,21 @@ class Reader(nn.Module):
         return Text(mask.long() if self.spec.words else mask[..., None].expand(-1, -1, self.spec.width).float(), mask)
 
 
-def normed_mlp(width: int, to: int) -> nn.Sequential:
+def normed_mlp(width: int, to: int, std: float) -> nn.Sequential:
     mlp = nn.Sequential(nn.Linear(width, to), nn.GELU(approximate="tanh"), norm(to), nn.Linear(to, to))
-    return mlp.apply(narrow_)
+    return mlp.apply(narrow(std))
 
 
-def narrow_(layer: nn.Module) -> None:
-    """The start of all that embeds."""
-    if isinstance(layer, nn.Linear | nn.Embedding):
-        nn.init.normal_(layer.weight, std=STD)
-    if isinstance(layer, nn.Linear):
-        nn.init.zeros_(layer.bias)
+def narrow(std: float) -> Callable[[nn.Module], None]:
+    """The start of all that embeds, for `apply`."""
+
+    def narrow_(layer: nn.Module) -> None:
+        if isinstance(layer, nn.Linear | nn.Embedding):
+            nn.init.normal_(layer.weight, std=std)
+        if isinstance(layer, nn.Linear):
+            nn.init.zeros_(layer.bias)
+
+    return narrow_
 
 
 def mean_of(tokens: Tokens, heard: Real | None) -> Embedding:

@@ -9,7 +9,7 @@ from smallbatch.errors import UserError, refuse_unless_positive
 from smallbatch.networks.bias_free import norm
 from smallbatch.networks.experts import fewest_tokens, seats
 from smallbatch.networks.layers import ClockAndLabel, Embedding, Tokens, refuse_part, xavier_, zero_
-from smallbatch.networks.memory import Memory, Reader, narrow_
+from smallbatch.networks.memory import Memory, Reader, narrow
 from smallbatch.networks.microdit_block import Block, Common, alike, modulated, says, widening
 from smallbatch.networks.network import Network
 from smallbatch.networks.patches import cut, join, passed, positions, spans, through, whole
@@ -76,9 +76,11 @@ class MicroDiT(Network):
         decoder: int = 2,  # blocks
         pad: str = "heard",  # padding of a text; or "masked"
         class_conditional: bool = True,
+        init_std: float = 0.02,  # of weights before training, where nothing smaller is asked
     ):
         super().__init__()
         refuse_unless_positive("network", depth=depth, mixer_depth=mixer_depth, mixer_mlp_ratio=mixer_mlp_ratio)
+        refuse_unless_positive("network", init_std=init_std)
         refuse_unless_positive("network", capacity=capacity, multiple=multiple, position_scale=position_scale)
         refuse_ratios(attention_ratio=attention_ratio, mlp_ratio=mlp_ratio)
         refuse_counts(width, depth, decoder, experts)
@@ -86,12 +88,13 @@ class MicroDiT(Network):
         self.patch, self.side, self.text = patch, spec.size // patch, spec.text
         self.classes = spec.classes if class_conditional else 0
         self.fewest = fewest_patches(self.side**2, experts, capacity)
-        self.embed = ClockAndLabel(SINUSOIDS, width, self.classes, lambda: nn.GELU(approximate="tanh")).apply(narrow_)
-        self.read = None if self.text is None else Reader(self.text, width, head_width, multiple, pad)
+        self.embed = ClockAndLabel(SINUSOIDS, width, self.classes, lambda: nn.GELU(approximate="tanh"))
+        self.embed.apply(narrow(init_std))
+        self.read = None if self.text is None else Reader(self.text, width, head_width, multiple, pad, init_std)
         self.enter = nn.Linear(spec.channels * patch**2, width).apply(xavier_)
         self.register_buffer("positions", positions(self.side, width, position_scale), persistent=False)
         self.spans = spans(1 + depth, mixer=1, decoder=decoder)
-        common = Common(width, self.text is not None, head_width, multiple, experts, capacity)
+        common = Common(width, self.text is not None, head_width, multiple, experts, capacity, init_std)
         mixing = alike(mixer_width, mixer_depth, mixer_mlp_ratio, depth, common)
         self.mixer = PatchMixer(width, mixer_width, mixing, common)
         self.blocks = nn.ModuleList(widening(width, depth, attention_ratio, mlp_ratio, common))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
-from smallbatch.networks.bias_free import STD, NormedAttention, SwiGLU, norm, rounded
+from smallbatch.networks.bias_free import NormedAttention, Start, SwiGLU, norm, rounded
 from smallbatch.networks.experts import ExpertChoice
 from smallbatch.networks.layers import Embedding, Tokens, zero_
 from smallbatch.networks.memory import Memory
@@ -21,6 +21,7 @@ class Common(NamedTuple):
     multiple: int  # of all feed-forward widths
     experts: int
     capacity: float
+    std: float  # of weights before training, where nothing smaller is asked
 
 
 def says(told: int, numbers: int) -> nn.Module:
@@ -35,9 +36,9 @@ def modulated(tokens: Tokens, shift: Tensor, scale: Tensor) -> Tokens:
 class Hears(nn.Module):
     """Adds what the tokens hear of a text: ungated and unmodulated."""
 
-    def __init__(self, width: int, head_width: int, out_std: float):
+    def __init__(self, width: int, head_width: int, start: Start):
         super().__init__()
-        self.norm, self.attention = norm(width), NormedAttention(width, width, head_width, out_std)
+        self.norm, self.attention = norm(width), NormedAttention(width, width, head_width, start)
 
     def forward(self, tokens: Tokens, memory: Memory) -> Tokens:
         return tokens + self.attention(self.norm(tokens), memory.tokens, memory.heard)
@@ -47,15 +48,15 @@ class Block(nn.Module):
     """Tokens hear each other, then the text, and are then worked on one by one; what the embedding says gates it.
 
     `attention` is the width of all heads of self-attention together; those of cross-attention are as wide as the block.
-    The outputs of both start with `out_std`.
+    Both begin with `start`.
     """
 
-    def __init__(self, width: int, attention: int, feed_forward: nn.Module, out_std: float, common: Common):
+    def __init__(self, width: int, attention: int, feed_forward: nn.Module, start: Start, common: Common):
         super().__init__()
         self.says = says(common.told, 6 * width)
         self.norm_attention, self.norm_feed_forward = norm(width), norm(width)
-        self.attention = NormedAttention(width, attention, common.head_width, out_std)
-        self.hears = Hears(width, common.head_width, out_std) if common.reads else None
+        self.attention = NormedAttention(width, attention, common.head_width, start)
+        self.hears = Hears(width, common.head_width, start) if common.reads else None
         self.feed_forward = feed_forward
 
     def forward(self, tokens: Tokens, told: Embedding, memory: Memory | None) -> Tokens:
@@ -68,18 +69,18 @@ class Block(nn.Module):
         return tokens + gate_after * self.feed_forward(normed)
 
 
-def dense(width: int, attention_ratio: float, mlp_ratio: float, out_std: float, common: Common) -> Block:
+def dense(width: int, attention_ratio: float, mlp_ratio: float, start: Start, common: Common) -> Block:
     """With a gated feed-forward, of two thirds the width because it has three matrices."""
     hidden = rounded(2 * int(width * mlp_ratio) / 3, common.multiple)
     attention = attention_width(width, attention_ratio, common.head_width)
-    return Block(width, attention, SwiGLU(width, hidden, out_std), out_std, common)
+    return Block(width, attention, SwiGLU(width, hidden, start), start, common)
 
 
-def sparse(width: int, attention_ratio: float, mlp_ratio: float, out_std: float, common: Common) -> Block:
+def sparse(width: int, attention_ratio: float, mlp_ratio: float, start: Start, common: Common) -> Block:
     """With experts that choose their tokens."""
     hidden = rounded(width * mlp_ratio, common.multiple)
-    experts = ExpertChoice(width, hidden, common.experts, common.capacity, out_std)
-    return Block(width, attention_width(width, attention_ratio, common.head_width), experts, out_std, common)
+    experts = ExpertChoice(width, hidden, common.experts, common.capacity, start)
+    return Block(width, attention_width(width, attention_ratio, common.head_width), experts, start, common)
 
 
 def attention_width(width: int, ratio: float, head_width: int) -> int:
@@ -94,16 +95,16 @@ def kinds(depth: int, experts: int) -> list[Callable[..., Block]]:
 
 def alike(width: int, depth: int, mlp_ratio: float, after: int, common: Common) -> list[Block]:
     """Blocks of one size, whose outputs start as small as those of block number `after`."""
-    return [kind(width, 1, mlp_ratio, small_std(after), common) for kind in kinds(depth, common.experts)]
+    return [kind(width, 1, mlp_ratio, small(after, common.std), common) for kind in kinds(depth, common.experts)]
 
 
 def widening(width: int, depth: int, attention: Sequence[float], mlp: Sequence[float], common: Common) -> list[Block]:
     """Blocks whose ratios to the width go evenly from the first's to the last's, which never has experts."""
     ratios = np.linspace(*zip(attention, mlp, strict=True), depth).tolist()
     made = zip([*kinds(depth - 1, common.experts), dense], ratios, strict=True)
-    return [kind(width, *ratio, small_std(number), common) for number, (kind, ratio) in enumerate(made, start=1)]
+    return [kind(width, *ratio, small(i, common.std), common) for i, (kind, ratio) in enumerate(made, start=1)]
 
 
-def small_std(number: int) -> float:
-    """Of what block 1, 2 ... adds at the start, so that their sum grows slowly."""
-    return STD / (2 * number) ** 0.5
+def small(number: int, std: float) -> Start:
+    """Of block 1, 2 ...: what it adds is small, so that their sum grows slowly."""
+    return Start(std, std / (2 * number) ** 0.5)
