@@ -327,6 +327,7 @@ def test_bfloat16_agrees_with_float32_also_where_patches_are_hidden():
         ({"mlp_ratio": [4]}, r"network.mlp_ratio=\[4\] must be two numbers above 0"),
         ({"attention_ratio": [0, 1]}, r"network.attention_ratio=\[0, 1\] must be two numbers above 0"),
         ({"capacity": 0}, "capacity=0 must be above 0"),
+        ({"init_std": 0}, "init_std=0 must be above 0"),
         ({"capacity": 5.0}, "more seats than tokens, 16: use at most 4"),
         ({"experts": 64}, "leaves no seat at 16 tokens: it takes at least 32"),
         ({"pad": "skipped"}, "network.pad='skipped' is not known: use one of heard, masked"),
