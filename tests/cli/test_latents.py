@@ -175,6 +175,7 @@ def order(store):
         (["out=a.zip", "latents=none"], "text: a zip holds images alone"),
         (["storage=int4"], "storage=int4 is not known: use one of float16, int8, pooled"),
         (["devices=0"], "devices=0 must be a whole number, at least 1"),
+        (["text.length=77", "devices=2"], "text.length=77: "),  # by the one that would begin the others
         (["at_once=a"], "at_once=a must be a whole number, at least 1"),
         (["shard_mib=0"], "shard_mib=0 must be a number above 0, at most 1024"),
         (["shard_mib=4096"], "shard_mib=4096 must be a number above 0, at most 1024"),

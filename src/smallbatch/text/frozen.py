@@ -78,7 +78,7 @@ class Frozen(TextEncoder):
 
     def misfits(self, captions: Sequence[str]) -> list[str]:
         whole = self.tokenizer(list(captions), verbose=False)["input_ids"]
-        return cut_off([len(tokens) for tokens in whole], self.length, "tokens")
+        return cut_off([len(tokens) for tokens in whole], self.spec.length, "tokens")
 
     def described(self) -> dict[str, Any]:
         target = f"{type(self).__module__}.{type(self).__name__}"
