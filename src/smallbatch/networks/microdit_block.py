@@ -95,16 +95,16 @@ def kinds(depth: int, experts: int) -> list[Callable[..., Block]]:
 
 def alike(width: int, depth: int, mlp_ratio: float, after: int, common: Common) -> list[Block]:
     """Blocks of one size, whose outputs start as small as those of block number `after`."""
-    return [kind(width, 1, mlp_ratio, small(after, common.std), common) for kind in kinds(depth, common.experts)]
+    return [kind(width, 1, mlp_ratio, start_of(after, common.std), common) for kind in kinds(depth, common.experts)]
 
 
 def widening(width: int, depth: int, attention: Sequence[float], mlp: Sequence[float], common: Common) -> list[Block]:
     """Blocks whose ratios to the width go evenly from the first's to the last's, which never has experts."""
     ratios = np.linspace(*zip(attention, mlp, strict=True), depth).tolist()
     made = zip([*kinds(depth - 1, common.experts), dense], ratios, strict=True)
-    return [kind(width, *ratio, small(i, common.std), common) for i, (kind, ratio) in enumerate(made, start=1)]
+    return [kind(width, *ratio, start_of(i, common.std), common) for i, (kind, ratio) in enumerate(made, start=1)]
 
 
-def small(number: int, std: float) -> Start:
-    """Of block 1, 2 ...: what it adds is small, so that their sum grows slowly."""
+def start_of(number: int, std: float) -> Start:
+    """Of block 1, 2 ...: the later, the less it adds, so that the sum grows slowly."""
     return Start(std, std / (2 * number) ** 0.5)
